@@ -1,0 +1,37 @@
+# make run: everything, running.  make test: everything, checked.  Both set up what they need.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test install format clean
+
+run: install
+	@exec $(BIN)/python -m tornado_ds demo
+
+test: install
+	@test -d node_modules || { echo "make test needs Node.js 18+ and npm for the real deepstream server" >&2; exit 1; }
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	npm run --silent check
+	npm test --silent
+	$(BIN)/pytest
+
+install: .venv/installed node_modules/.installed
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Without Node the auth server runs alone, so its absence is no failure here.
+node_modules/.installed: package-lock.json
+	@if command -v npm >/dev/null; then npm ci --no-audit --no-fund --loglevel=error && touch $@; \
+	else echo "npm is not installed: the auth server will run without deepstream"; fi
+
+clean:
+	rm -rf .venv node_modules build dist *.egg-info

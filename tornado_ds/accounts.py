@@ -1,0 +1,185 @@
+"""Accounts: who somebody is, and the changes that a live session must hear of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from tornado_ds.errors import AuthenticationError, OverloadedError, SessionNotFoundError, UserNotFoundError
+from tornado_ds.passwords import PasswordHasher, can_be_hashed, check_password, check_password_hash
+from tornado_ds.sessions import OpenSession, Sessions
+from tornado_ds.tokens import Claims
+from tornado_ds.users import User, UserChanges, UserStore, check_data, check_username, is_username
+
+log = structlog.get_logger("accounts")
+
+
+class Accounts:
+    """Authenticates users, and changes them so that their sessions follow."""
+
+    def __init__(
+        self, users: UserStore, *, passwords: PasswordHasher, sessions: Sessions, min_password_length: int
+    ) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._sessions = sessions
+        self._min_password_length = min_password_length
+
+    async def authenticate(self, username: str, password: str) -> User:
+        """
+        Return the user that *username* and *password* are of.
+
+        Raises:
+            AuthenticationError: They are not good; one error and one duration for every reason.
+            OverloadedError: Too many logins at once; the password was not looked at.
+        """
+        user = await self._users.get(username) if is_username(username) else None
+        is_right = await self._passwords.verify(password, user.password_hash if user else None)
+        if user is None or not is_right or user.is_disabled:
+            raise AuthenticationError("the username or the password is not right")
+        if self._passwords.needs_rehash(user.password_hash):
+            await self._rehash(user, password)
+        return user
+
+    async def log_in(self, username: str, password: str, *, address: str = "", user_agent: str = "") -> OpenSession:
+        """
+        Authenticate and open a session.
+
+        Raises:
+            AuthenticationError, OverloadedError: As `authenticate` says.
+        """
+        user = await self.authenticate(username, password)
+        async with self._sessions.transaction():
+            # Hashing took its time: a password or account that was changed
+            # meanwhile must not get a session that its change did not end.
+            current = await self._users.get(user.username)
+            if current is None or current.is_disabled or _has_new_password(user, current):
+                raise AuthenticationError("the account was changed during the login")
+            return await self._sessions.open(current, address=address, user_agent=user_agent)
+
+    async def renew(self, claims: Claims) -> OpenSession:
+        """
+        Renew the session of *claims*, with the user's data as they are now.
+
+        Raises:
+            SessionNotFoundError: The session has ended, or the user is gone or disabled.
+        """
+        user = await self._users.get(claims.username)
+        if user is None or user.is_disabled:
+            raise SessionNotFoundError("the session has ended")
+        return await self._sessions.renew(claims.sid, user)
+
+    async def add(
+        self,
+        username: str,
+        password: str,
+        *,
+        server_data: Mapping[str, Any] | None = None,
+        client_data: Mapping[str, Any] | None = None,
+    ) -> User:
+        """
+        Add a user.
+
+        Raises:
+            UserExistsError: The name is taken.
+            UserDataError: The name, password or data breaks a rule.
+        """
+        user = User(
+            check_username(username),
+            await self._new_hash(username, password),
+            server_data=server_data or {},
+            client_data=client_data or {},
+        )
+        check_data(user.server_data, user.client_data)
+        await self._users.add([user])
+        return await self._existing(username)
+
+    async def change(self, username: str, changes: UserChanges) -> User:
+        """
+        Change a user's data, or disable or enable the account; live sessions follow.
+
+        Disabling ends all sessions of the user, a new hash likewise.
+
+        Raises:
+            UserNotFoundError: There is no such user.
+            UserDataError: The data break a rule.
+        """
+        return await self._change(username, changes, keep=None)
+
+    async def set_password(self, username: str, password: str, *, keep: str | None = None) -> User:
+        """
+        Set a new password, and end all sessions of the user but *keep*.
+
+        Raises:
+            UserNotFoundError: There is no such user.
+            UserDataError: The password breaks a rule.
+        """
+        user = await self._existing(username)
+        password_hash = await self._new_hash(user.username, password)
+        return await self._change(username, UserChanges(password_hash=password_hash), keep=keep)
+
+    async def change_password(self, username: str, *, current: str, new: str, keep: str | None) -> User:
+        """
+        Set the password *new* for somebody who knows *current*.
+
+        Raises:
+            AuthenticationError: *current* is not right.
+            UserDataError: *new* breaks a rule.
+        """
+        user = await self.authenticate(username, current)
+        return await self.set_password(user.username, new, keep=keep)
+
+    async def remove(self, username: str) -> User:
+        """
+        Remove a user and end all of their sessions.
+
+        Raises:
+            UserNotFoundError: There is no such user.
+        """
+        async with self._sessions.transaction():
+            user = await self._users.remove(username)
+            await self._sessions.end_all(user.username, reason="removed")
+        return user
+
+    async def _change(self, username: str, changes: UserChanges, *, keep: str | None) -> User:
+        if changes.password_hash is not None:
+            check_password_hash(changes.password_hash)
+        before = await self._existing(username)
+        check_data(
+            before.server_data if changes.server_data is None else changes.server_data,
+            before.client_data if changes.client_data is None else changes.client_data,
+        )
+        async with self._sessions.transaction():
+            user = await self._users.update(username, changes)
+            if changes.disabled:
+                await self._sessions.end_all(user.username, reason="disabled")
+            elif changes.password_hash is not None:
+                await self._sessions.end_all(user.username, reason="password_changed", keep=keep)
+            await self._sessions.announce(user)
+        return user
+
+    async def _rehash(self, user: User, password: str) -> None:
+        # A legacy hash can be of a password that bcrypt cannot take; it stays.
+        if not can_be_hashed(password):
+            return
+        try:
+            new = await self._passwords.hash(password)
+        except OverloadedError:
+            log.info("password not re-hashed, the next login tries again", username=user.username)
+            return
+        await self._users.rehash(user.username, old=user.password_hash, new=new)
+
+    async def _new_hash(self, username: str, password: str) -> str:
+        check_password(password, username=username, min_length=self._min_password_length)
+        return await self._passwords.hash(password)
+
+    async def _existing(self, username: str) -> User:
+        user = await self._users.get(username)
+        if user is None:
+            raise UserNotFoundError(f"there is no user {username!a}")
+        return user
+
+
+def _has_new_password(before: User, now: User) -> bool:
+    """True if the password was changed in between; a re-hash of the same one leaves the version alone."""
+    return before.version != now.version and before.password_hash != now.password_hash

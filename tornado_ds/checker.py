@@ -1,0 +1,84 @@
+"""One question, asked by every page and every connection: does this token count right now?"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tornado_ds.errors import ExpiredTokenError, InvalidTokenError
+from tornado_ds.snapshot import SessionSnapshot, Standing
+from tornado_ds.tokens import Claims, TokenService
+from tornado_ds.users import User, UserStore
+
+Denial = Literal[
+    "not_logged_in",
+    "session_invalid",
+    "session_expired",
+    "session_ended",
+    "account_disabled",
+    "origin_denied",
+    "invalid_credentials",
+    "throttled",
+    "unavailable",
+]
+
+_DENIALS: dict[Standing, Denial] = {
+    Standing.ENDED: "session_ended",
+    Standing.DISABLED: "account_disabled",
+    Standing.UNKNOWN: "unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """
+    What a look at a token found: claims that count, or why they do not.
+
+    With *is_stale* the user has changed since the token was issued, and only
+    `SessionChecker.refresh` can tell.
+    """
+
+    claims: Claims | None = None
+    denial: Denial | None = None
+    is_stale: bool = False
+
+
+class SessionChecker:
+    """Checks tokens against the key ring and the snapshot; reads a user only when a token's data are stale."""
+
+    def __init__(self, *, tokens: TokenService, snapshot: SessionSnapshot, users: UserStore) -> None:
+        self._tokens = tokens
+        self._snapshot = snapshot
+        self._users = users
+
+    def check(self, token: str) -> Check:
+        """Look at *token*: one signature and two look-ups, no database, never raises."""
+        try:
+            claims = self._tokens.verify(token)
+        except ExpiredTokenError:
+            return Check(denial="session_expired")
+        except InvalidTokenError:
+            return Check(denial="session_invalid")
+        standing = self._snapshot.standing(claims)
+        if standing is Standing.LIVE:
+            return Check(claims)
+        if standing is Standing.STALE:
+            return Check(claims, is_stale=True)
+        return Check(denial=_DENIALS[standing])
+
+    async def refresh(self, stale: Claims) -> Check:
+        """
+        Return the check of *stale* with the user's data as they are now.
+
+        Raises:
+            StorageError: The user store did not answer.
+        """
+        user = await self._users.get(stale.username)
+        if user is None:
+            return Check(denial="session_ended")
+        if user.is_disabled:
+            return Check(denial="account_disabled")
+        return Check(with_data_of(user, stale))
+
+
+def with_data_of(user: User, claims: Claims) -> Claims:
+    """Return *claims* with the data and version of *user*."""
+    return replace(claims, version=user.version, server_data=user.server_data, client_data=user.client_data)

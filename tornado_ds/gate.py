@@ -1,0 +1,211 @@
+"""The gate of deepstream: one webhook body in, one verdict out, whatever carries them."""
+
+import binascii
+import hmac
+from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+
+from tornado_ds.accounts import Accounts
+from tornado_ds.checker import Check, Denial, SessionChecker
+from tornado_ds.cookies import SessionCookie
+from tornado_ds.errors import AuthenticationError, OverloadedError, StorageError, UserDataError
+from tornado_ds.tokens import Claims
+
+log = structlog.get_logger("gate")
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_CREDENTIAL_BYTES = 1024
+
+_JSON = "application/json"
+_TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    An answer for deepstream.
+
+    *status* is one of 200, 401, 403, 413, 415 and 503, and a 200 always names
+    the user: deepstream 5 to 10 lets a client in on any 200, and follows redirects.
+    *code* is `ok` or the denial that the client sees.
+    """
+
+    status: int
+    body: bytes
+    content_type: str
+    code: str
+
+
+class ConnectionGate:
+    """Decides about every client that logs in to deepstream."""
+
+    def __init__(
+        self,
+        *,
+        checker: SessionChecker,
+        accounts: Accounts,
+        cookie: SessionCookie,
+        secret: str,
+        allowed_origins: Collection[str],
+        credentials_login: bool,
+    ) -> None:
+        self._checker = checker
+        self._accounts = accounts
+        self._cookie = cookie
+        self._credentials = f"deepstream:{secret}".encode()
+        self._authorization = f"Basic {b64encode(self._credentials).decode()}"
+        self._allowed_origins = frozenset(allowed_origins)
+        self._credentials_login = credentials_login
+
+    def decide(
+        self, body: bytes, *, authorization: str | None, content_type: str | None
+    ) -> Verdict | Awaitable[Verdict]:
+        """
+        Return the verdict about one webhook request, from its body and two of its headers.
+
+        A token is decided at once, in memory. Only a password, and a token whose
+        user has changed since, come back as something to await. Never raises.
+        """
+        if not self.is_deepstream(authorization):
+            return Verdict(401, b"unauthorized", _TEXT, "unauthorized")
+        if content_type is None or content_type.partition(";")[0].strip().lower() != _JSON:
+            return Verdict(415, b"send application/json", _TEXT, "unsupported_media_type")
+        if len(body) > MAX_BODY_BYTES:
+            return too_large()
+        try:
+            request = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return _denied("not_logged_in")
+        if not isinstance(request, dict):
+            return _denied("not_logged_in")
+        return self._decide(_object(request.get("connectionData")), _object(request.get("authData")))
+
+    def is_deepstream(self, authorization: str | None) -> bool:
+        """True if *authorization* is basic auth (RFC 7617) with the webhook's secret."""
+        if authorization is None:
+            return False
+        if hmac.compare_digest(authorization.encode("utf-8", "replace"), self._authorization.encode()):
+            return True
+        scheme, _, encoded = authorization.partition(" ")
+        try:
+            given = b64decode(encoded.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        return scheme.lower() == "basic" and hmac.compare_digest(given, self._credentials)
+
+    def _decide(self, connection: dict[str, Any], auth: dict[str, Any]) -> Verdict | Awaitable[Verdict]:
+        if "token" in auth:
+            token = auth["token"]
+            return self._decide_token(token) if isinstance(token, str) else _denied("session_invalid")
+        if "username" in auth or "password" in auth:
+            return self._decide_credentials(connection, auth.get("username"), auth.get("password"))
+        return self._decide_cookie(connection)
+
+    def _decide_cookie(self, connection: dict[str, Any]) -> Verdict | Awaitable[Verdict]:
+        headers = _object(connection.get("headers"))
+        cookies = headers.get("cookie")
+        if not isinstance(cookies, str) or not cookies:
+            _explain_missing_cookie(connection)
+            return _denied("not_logged_in")
+        token = self._cookie.read(cookies)
+        if token is None:
+            return _denied("not_logged_in")
+        # The browser sends the cookie along from any page that opens a socket;
+        # only the origin tells our page from a stranger's.
+        origin = headers.get("origin")
+        if not isinstance(origin, str) or origin not in self._allowed_origins:
+            log.warning("connection from another origin", origin=str(origin)[:200])
+            return _denied("origin_denied")
+        return self._decide_token(token)
+
+    def _decide_token(self, token: str) -> Verdict | Awaitable[Verdict]:
+        check = self._checker.check(token)
+        if check.is_stale and check.claims is not None:
+            return self._refresh(check.claims)
+        return _verdict(check)
+
+    async def _refresh(self, stale: Claims) -> Verdict:
+        try:
+            return _verdict(await self._checker.refresh(stale))
+        except StorageError as exc:
+            log.error("cannot read a changed user", reason=str(exc))
+            return _denied("unavailable")
+
+    def _decide_credentials(
+        self, connection: dict[str, Any], username: object, password: object
+    ) -> Verdict | Awaitable[Verdict]:
+        if not self._credentials_login:
+            log.warning("login with a password refused: webhook.credentials_login is off")
+            return _denied("invalid_credentials")
+        if not _is_credential(username) or not _is_credential(password):
+            return _denied("invalid_credentials")
+        return self._log_in(str(username), str(password), address=str(connection.get("remoteAddress", "")))
+
+    async def _log_in(self, username: str, password: str, *, address: str) -> Verdict:
+        try:
+            opened = await self._accounts.log_in(username, password, address=address, user_agent="deepstream")
+        except AuthenticationError:
+            return _denied("invalid_credentials")
+        except (OverloadedError, StorageError, UserDataError) as exc:
+            log.error("login through deepstream failed", reason=str(exc))
+            return _denied("unavailable")
+        return _allowed(opened.claims, token=opened.token)
+
+
+def too_large() -> Verdict:
+    """Return the verdict about a body that is larger than any honest one."""
+    return Verdict(413, b"too large", _TEXT, "too_large")
+
+
+def _verdict(check: Check) -> Verdict:
+    if check.claims is not None:
+        return _allowed(check.claims)
+    return _denied(check.denial or "unavailable")
+
+
+def _allowed(claims: Claims, *, token: str | None = None) -> Verdict:
+    """Return a 200 with `id` for deepstream 5 and later, and `username` for 2 to 4."""
+    expires_at = claims.expires_at * 1000
+    handed_over = {} if token is None else {"token": token}
+    answer = {
+        "id": claims.username,
+        "username": claims.username,
+        "clientData": {**claims.client_data, "username": claims.username, "expiresAt": expires_at, **handed_over},
+        "serverData": {
+            **claims.server_data,
+            "sid": claims.sid,
+            "version": claims.version,
+            "expiresAt": expires_at,
+        },
+        **handed_over,
+    }
+    return Verdict(200, orjson.dumps(answer), _JSON, "ok")
+
+
+def _denied(code: Denial) -> Verdict:
+    """Return a refusal with *code* as its text: all that deepstream's client gets to see."""
+    return Verdict(503 if code == "unavailable" else 403, code.encode(), _TEXT, code)
+
+
+def _explain_missing_cookie(connection: dict[str, Any]) -> None:
+    if "cookie" in _object(connection.get("headers")) or "headers" not in connection:
+        log.info("connection without a cookie")
+        return
+    log.info(
+        "connection without a cookie header: the client sent none, or deepstream's uws service does not pass it on"
+        " (httpServer.options.headers must list cookie, origin, user-agent, x-forwarded-for)"
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_credential(value: object) -> bool:
+    """True for text of a sensible length."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_CREDENTIAL_BYTES

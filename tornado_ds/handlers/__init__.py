@@ -1,0 +1,1 @@
+"""HTTP: what Tornado asks, and nothing that it need not know."""

@@ -1,0 +1,137 @@
+"""Logging in and out."""
+
+import orjson
+
+from tornado_ds.errors import AuthenticationError, OverloadedError
+from tornado_ds.handlers.base import RETRY_AFTER_SECONDS, BaseHandler
+
+MAX_NEXT = 2048
+
+# How many bytes of each field are looked at.
+_LIMITS = {"username": 1024, "password": 1024, "next": MAX_NEXT}
+
+_WRONG = "The username or the password is not right."
+_BUSY = "Too many people are logging in at this moment. Please try again in a few seconds."
+_NOTICES = {"logged-out": "You are logged out.", "password": "Your password is changed. Please log in with it."}
+
+# Stands for a field that cannot be read. No password can be it, so the login
+# fails like any other, after the same time.
+_UNREADABLE = "\0"
+
+
+class LoginHandler(BaseHandler):
+    """`GET /login`: the form."""
+
+    async def get(self) -> None:
+        target = local_path(self.get_query_argument("next", "/"))
+        check = await self.check_session()
+        if check.claims is not None:
+            self.redirect(target, status=303)
+            return
+        self.show_form(target=target, notice=_NOTICES.get(self.get_query_argument("notice", "")))
+
+    def show_form(self, *, target: str, name: str = "", message: str | None = None, notice: str | None = None) -> None:
+        """Answer with the form, filled in as far as it was before."""
+        self.render_page("login.html", title="Log in", next=target, name=name, message=message, notice=notice)
+
+
+class HandleLoginHandler(LoginHandler):
+    """`POST /handle-login`: the form's target, and the same for JSON."""
+
+    async def get(self) -> None:
+        self.redirect("/login", status=303)
+
+    async def post(self) -> None:
+        fields = self._fields()
+        username, password = fields["username"], fields["password"]
+        target = local_path(fields["next"])
+        try:
+            opened = await self.services.accounts.log_in(
+                username,
+                password,
+                address=self.client_address,
+                user_agent=self.request.headers.get("User-Agent", ""),
+            )
+        except AuthenticationError:
+            self._refuse(403, "invalid_credentials", _WRONG, target=target, name=username)
+            return
+        except OverloadedError:
+            self.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
+            self._refuse(503, "unavailable", _BUSY, target=target, name=username)
+            return
+        await self._end_previous_session()
+        self.set_session_cookie(opened)
+        if self.wants_json:
+            self.write_json({"username": opened.claims.username, "expiresAt": opened.claims.expires_at * 1000})
+        else:
+            self.redirect(target, status=303)
+
+    def _refuse(self, status: int, code: str, message: str, *, target: str, name: str) -> None:
+        if self.wants_json:
+            self.write_json({"error": code}, status=status)
+            return
+        self.set_status(status)
+        self.show_form(target=target, name="" if name == _UNREADABLE else name, message=message)
+
+    def _fields(self) -> dict[str, str]:
+        """Return username, password and next exactly as they were typed."""
+        is_json = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json"
+        if is_json:
+            return _read_json(self.request.body)
+        # Tornado's get_body_argument trims blanks and rewrites control
+        # characters, which would change a password.
+        given = self.request.body_arguments
+        return {name: _only_text(given.get(name, []), limit) for name, limit in _LIMITS.items()}
+
+    async def _end_previous_session(self) -> None:
+        """End the session that this browser had before; nobody could end it any more."""
+        check = await self.check_session()
+        if check.claims is not None:
+            await self.services.sessions.end(check.claims.sid, reason="replaced")
+
+
+class LogoutHandler(BaseHandler):
+    """`POST /logout`: ends the session; a second or late click ends as kindly as the first."""
+
+    async def post(self) -> None:
+        check = await self.check_session()
+        if check.claims is not None:
+            await self.services.sessions.end(check.claims.sid, reason="logout")
+        self.clear_session_cookie()
+        if self.wants_json:
+            self.set_status(204)
+        else:
+            self.redirect("/login?notice=logged-out", status=303)
+
+    async def get(self) -> None:
+        self.redirect("/", status=303)
+
+
+def local_path(target: str) -> str:
+    """Return *target* if it is a path on this server that is safe to redirect to, else `/`."""
+    is_safe = (
+        len(target) <= MAX_NEXT
+        and target.startswith("/")
+        and "//" not in target
+        and "\\" not in target
+        and all("!" <= character <= "~" for character in target)
+    )
+    return target if is_safe else "/"
+
+
+def _only_text(values: list[bytes], limit: int) -> str:
+    if len(values) != 1 or len(values[0]) > limit:
+        return _UNREADABLE
+    try:
+        return values[0].decode()
+    except UnicodeDecodeError:
+        return _UNREADABLE
+
+
+def _read_json(body: bytes) -> dict[str, str]:
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        given = None
+    fields = given if isinstance(given, dict) else {}
+    return {name: text if isinstance(text := fields.get(name), str) else _UNREADABLE for name in _LIMITS}

@@ -1,0 +1,227 @@
+"""Which handler answers for which path, and what no request may exceed."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.web import Application, HTTPError, RequestHandler, url
+
+from tornado_ds.addresses import TrustedProxies
+from tornado_ds.gate import MAX_BODY_BYTES
+from tornado_ds.handlers import account, health, login, webapp, webhook
+from tornado_ds.handlers.base import BaseHandler, NotFoundHandler
+from tornado_ds.resources import resource
+from tornado_ds.services import Services
+
+log = structlog.get_logger("access")
+
+# A larger body than allowed is read and dropped up to here, because a client
+# that is still writing takes an early answer for a broken connection.
+DRAIN_BYTES = 4 * 1024 * 1024
+
+Route = tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict[str, Any]]
+
+
+class WebApplication(Application):
+    """Tornado's application, with `/check-token` carried straight to the gate and every body bounded."""
+
+    def __init__(self, services: Services, routes: Sequence[Route], *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self.services = services
+        self.max_body_bytes = max_body_bytes
+        self.in_flight = InFlight()
+        super().__init__(
+            [_with_services(route, services) for route in routes],
+            default_handler_class=NotFoundHandler,
+            default_handler_args={"services": services},
+            template_path=str(resource("templates")),
+            cross_origin_protection=True,
+            log_function=self._log_and_forget,
+            settings=services.settings,
+            is_https=services.cookie.is_secure,
+            trusted_proxies=TrustedProxies(services.settings.trusted_proxies),
+        )
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        return _BoundedRequest(self, super().start_request(server_conn, request_conn), request_conn)
+
+    def _log_and_forget(self, handler: RequestHandler) -> None:
+        if handler.request.connection is not None:
+            self.in_flight.remove(handler.request.connection)
+        _log_request(handler)
+
+
+def make_app(
+    services: Services, extra_handlers: Sequence[Route] = (), *, max_body_bytes: int = MAX_BODY_BYTES
+) -> WebApplication:
+    """
+    Return the public application, for any Tornado HTTPServer.
+
+    *extra_handlers* come before ours, as `(pattern, class)` or `(pattern, class,
+    arguments)`; those that derive from `BaseHandler` or `ProtectedHandler`
+    receive the services.
+    """
+    static = str(resource("templates") / "static")
+    folder = webapp.folder_of(services.settings)
+    app: list[Route] = (
+        [(r"/", webapp.DemoHandler), (r"/.*", webapp.NoSuchPageHandler)]
+        if folder is None
+        else [(r"/(.*)", webapp.WebappFileHandler, {"path": str(folder), "default_filename": "index.html"})]
+    )
+    routes: list[Route] = [
+        *extra_handlers,
+        (r"/login", login.LoginHandler),
+        (r"/handle-login", login.HandleLoginHandler),
+        (r"/logout", login.LogoutHandler),
+        (r"/session", account.SessionHandler),
+        (r"/session/renew", account.RenewHandler),
+        (r"/auth/verify", account.VerifyHandler),
+        (r"/static/deepstream-client\.js", webapp.ClientScriptHandler),
+        (r"/static/(.*)", webapp.OurFileHandler, {"path": static}),
+        *app,
+    ]
+    return WebApplication(services, routes, max_body_bytes=max_body_bytes)
+
+
+def make_internal_app(services: Services) -> WebApplication:
+    """Return what deepstream and monitoring ask; nothing in it redirects."""
+    return WebApplication(
+        services,
+        [
+            (r"/healthz", health.HealthHandler),
+            (r"/readyz", health.ReadyHandler),
+        ],
+    )
+
+
+class InFlight:
+    """The connections whose request is not answered yet."""
+
+    def __init__(self) -> None:
+        self._connections: set[HTTPConnection] = set()
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: HTTPConnection) -> None:
+        """Note a request."""
+        self._connections.add(connection)
+
+    def remove(self, connection: HTTPConnection) -> None:
+        """Note that it is answered, or that nobody waits for the answer any more."""
+        self._connections.discard(connection)
+        self._changed.set()
+
+    async def wait_until_none(self) -> None:
+        """Return once every request is answered."""
+        while self._connections:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class TooLargeHandler(BaseHandler):
+    """Answers in place of the handler whose request was too large."""
+
+    async def prepare(self) -> None:
+        self.set_header("Connection", "close")
+        raise HTTPError(413)
+
+
+class _BoundedRequest(HTTPMessageDelegate):
+    """Hands one request on to the handler of its path, or to `TooLargeHandler`."""
+
+    def __init__(self, app: WebApplication, inner: HTTPMessageDelegate, connection: HTTPConnection) -> None:
+        self._app = app
+        self._inner = inner
+        self._connection = connection
+        self._size = 0
+        self._is_answered = False
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        assert isinstance(start_line, RequestStartLine)
+        self._start_line, self._headers = start_line, headers
+        self._app.in_flight.add(self._connection)
+        if start_line.path.partition("?")[0] == webhook.PATH:
+            answered = partial(self._app.in_flight.remove, self._connection)
+            services = self._app.services
+            self._inner = webhook.WebhookDelegate(
+                self._connection, services.gate, is_https=services.cookie.is_secure, answered=answered
+            )
+        _tame_origin(headers)
+        answer = self._inner.headers_received(start_line, headers)
+        length = headers.get("Content-Length", "")
+        if length.isdecimal() and int(length[:20]) > DRAIN_BYTES:
+            self._refuse()
+        return answer
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        self._size += len(chunk)
+        if not self._is_too_large:
+            return self._inner.data_received(chunk)
+        if self._size > DRAIN_BYTES:
+            self._refuse()
+        return None
+
+    def finish(self) -> None:
+        if self._is_too_large:
+            self._refuse()
+        elif not self._is_answered:
+            self._inner.finish()
+
+    def on_connection_close(self) -> None:
+        self._app.in_flight.remove(self._connection)
+        self._inner.on_connection_close()
+
+    @property
+    def _is_too_large(self) -> bool:
+        return self._size > self._app.max_body_bytes
+
+    def _refuse(self) -> None:
+        if self._is_answered:
+            return
+        self._is_answered = True
+        if isinstance(self._inner, webhook.WebhookDelegate):
+            self._inner.refuse_body()
+            return
+        request = HTTPServerRequest(connection=self._connection, headers=self._headers, start_line=self._start_line)
+        arguments = {"services": self._app.services}
+        self._app.get_handler_delegate(request, TooLargeHandler, arguments).finish()
+
+
+def _with_services(route: Route, services: Services) -> Any:
+    pattern, handler, arguments = route if len(route) == 3 else (*route, {})
+    if issubclass(handler, BaseHandler):
+        arguments = {**arguments, "services": services}
+    return url(pattern, handler, arguments)
+
+
+def _tame_origin(headers: HTTPHeaders) -> None:
+    """Turn an Origin that no parser takes, such as `http://[`, into `null`: Tornado's check would fail on it."""
+    try:
+        urlsplit(headers.get("Origin", ""))
+    except ValueError:
+        headers["Origin"] = "null"
+
+
+def _log_request(handler: RequestHandler) -> None:
+    request = handler.request
+    log.info(
+        "request",
+        method=request.method,
+        path=request.path,
+        status=handler.get_status(),
+        milliseconds=round(1000 * request.request_time(), 1),
+    )

@@ -1,0 +1,112 @@
+"""Carries `/check-token` to the gate and back, without Tornado's RequestHandler in between."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http.client import responses
+
+import structlog
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+
+from tornado_ds.gate import ConnectionGate, Verdict, too_large
+from tornado_ds.handlers.headers import HSTS, NOTHING, SECURITY_HEADERS, content_security_policy
+
+log = structlog.get_logger("webhook")
+
+PATH = "/check-token"
+
+_METHOD_NOT_ALLOWED = Verdict(405, b"send POST", "text/plain; charset=utf-8", "method_not_allowed")
+_UNAVAILABLE = Verdict(503, b"unavailable", "text/plain; charset=utf-8", "unavailable")
+
+
+class WebhookDelegate(HTTPMessageDelegate):
+    """
+    One request to `/check-token`.
+
+    Whatever comes is answered from the closed list of statuses: a redirect, or
+    a 404 on a slip of ours, would let clients in or make deepstream ask again.
+    """
+
+    def __init__(
+        self, connection: HTTPConnection, gate: ConnectionGate, *, is_https: bool, answered: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._gate = gate
+        self._answered = answered
+        self._is_https = is_https
+        self._body = bytearray()
+        self._task: asyncio.Task[None] | None = None
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        assert isinstance(start_line, RequestStartLine)
+        self._method = start_line.method
+        self._headers = headers
+        return None
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        self._body += chunk
+        return None
+
+    def finish(self) -> None:
+        try:
+            verdict = self._decide()
+        except Exception:
+            log.exception("the gate failed")
+            verdict = _UNAVAILABLE
+        if isinstance(verdict, Verdict):
+            self._answer(verdict)
+        else:
+            self._task = asyncio.ensure_future(self._answer_later(verdict))
+
+    def refuse_body(self) -> None:
+        """Answer that the body, which did not come here, was too large."""
+        self._answer(too_large())
+
+    def on_connection_close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _decide(self) -> Verdict | Awaitable[Verdict]:
+        if self._method != "POST":
+            return _METHOD_NOT_ALLOWED
+        return self._gate.decide(
+            bytes(self._body),
+            authorization=self._headers.get("Authorization"),
+            content_type=self._headers.get("Content-Type"),
+        )
+
+    async def _answer_later(self, pending: Awaitable[Verdict]) -> None:
+        try:
+            verdict = await pending
+        except Exception:
+            log.exception("the gate failed")
+            verdict = _UNAVAILABLE
+        self._answer(verdict)
+
+    def _answer(self, verdict: Verdict) -> None:
+        headers = HTTPHeaders(
+            {
+                "Content-Type": verdict.content_type,
+                "Content-Length": str(len(verdict.body)),
+                "Content-Security-Policy": content_security_policy(NOTHING),
+                **SECURITY_HEADERS,
+            }
+        )
+        if self._is_https:
+            headers["Strict-Transport-Security"] = HSTS
+        if verdict.status == 401:
+            headers["WWW-Authenticate"] = 'Basic realm="deepstream"'
+        if verdict.status == 405:
+            headers["Allow"] = "POST"
+        start_line = ResponseStartLine("HTTP/1.1", verdict.status, responses[verdict.status])
+        body = b"" if self._method == "HEAD" else verdict.body
+        self._connection.write_headers(start_line, headers, body)
+        self._connection.finish()
+        self._answered()

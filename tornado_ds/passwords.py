@@ -1,0 +1,207 @@
+"""Passwords: what a good one is, bcrypt in a bounded pool of threads, and the one legacy format that we verify."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import os
+import re
+import threading
+from base64 import b64decode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar, TypeVarTuple, Unpack
+
+import bcrypt
+
+from tornado_ds.errors import OverloadedError, UserDataError
+from tornado_ds.users import username_key
+
+MAX_PASSWORD_BYTES = 72
+MAX_WAITING = 16
+
+_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
+_LEGACY = re.compile(r"\$deepstream\$([\w-]+)\$(\d+)\$(\d+)\$(.+)")
+
+_Result = TypeVar("_Result")
+_Args = TypeVarTuple("_Args")
+
+
+class PasswordHasher:
+    """
+    Hashes and verifies passwords beside the event loop.
+
+    One thread per core works, at a lower priority than the loop where the
+    system allows; at most `MAX_WAITING` passwords wait, more are turned away.
+    """
+
+    def __init__(self, *, cost: int, threads: int | None = None) -> None:
+        self._cost = cost
+        self._threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="bcrypt", initializer=_yield_to_the_loop)
+        self._pending = 0
+        # A hash of what nobody can type, as dear as a real one.
+        self._dummy = self.hash_now(os.urandom(32).hex())
+
+    async def hash(self, password: str) -> str:
+        """
+        Return a bcrypt hash of *password*, which `check_password` has accepted.
+
+        Raises:
+            OverloadedError: Too many passwords wait already.
+        """
+        return await self._run(self.hash_now, password)
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """
+        True if *password* is the one behind *password_hash*.
+
+        Takes the same time whether it is or not; also for None (no such user),
+        for a malformed hash, and for a password that no hash can be of.
+
+        Raises:
+            OverloadedError: Too many passwords wait already; nothing was tried.
+        """
+        return await self._run(self._verify_now, password, password_hash)
+
+    def hash_now(self, password: str) -> str:
+        """Return a bcrypt hash of *password*, worked out in the calling thread."""
+        return bcrypt.hashpw(password.encode(), bcrypt.gensalt(self._cost)).decode()
+
+    def needs_rehash(self, password_hash: str) -> bool:
+        """True if the hash is of the legacy format, or cheaper than those we make."""
+        cost = _cost_of(password_hash)
+        return cost is None or cost < self._cost
+
+    @property
+    def pending(self) -> int:
+        """How many passwords are being worked on or wait."""
+        return self._pending
+
+    def close(self) -> None:
+        """Finish the passwords that are being worked on, forget those that wait, end the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    async def _run(self, work: Callable[[Unpack[_Args]], _Result], *args: *_Args) -> _Result:
+        if self._pending >= self._threads + MAX_WAITING:
+            raise OverloadedError("too many logins at once, try again in a moment")
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        finally:
+            self._pending -= 1
+
+    def _verify_now(self, password: str, password_hash: str | None) -> bool:
+        # Hashing costs the same whether or not the user exists, so response time
+        # does not tell a stranger which names are taken.
+        cost = None if password_hash is None or not can_be_hashed(password) else _cost_of(password_hash)
+        if password_hash is not None and cost is not None:
+            is_right = bcrypt.checkpw(password.encode(), password_hash.encode())
+        else:
+            bcrypt.checkpw(b"any", self._dummy.encode())
+            is_right = password_hash is not None and _is_legacy_right(password, password_hash)
+        if not is_right and cost is not None:
+            self._pad(cost)
+        return is_right
+
+    def _pad(self, cost: int) -> None:
+        """Spend what a hash of *cost* was cheaper than ours: 2^c + 2^c + 2^(c+1) ... = 2^ours."""
+        for step in range(cost, self._cost):
+            bcrypt.hashpw(b"any", bcrypt.gensalt(step))
+
+
+def check_password(password: str, *, username: str, min_length: int) -> str:
+    """
+    Return *password* if it may be set for *username* (NIST SP 800-63B-4, section 3.1.1.2).
+
+    Raises:
+        UserDataError: It may not; the text says why and never holds the password.
+    """
+    if len(password) < min_length:
+        raise UserDataError(f"the password needs at least {min_length} characters")
+    if not can_be_hashed(password):
+        raise UserDataError(f"the password may have at most {MAX_PASSWORD_BYTES} bytes, and none of them NUL")
+    if username_key(password) == username_key(username):
+        raise UserDataError("the password is the username")
+    if password.lower() in _common_passwords():
+        raise UserDataError("the password is one that everybody tries first, choose another")
+    return password
+
+
+def check_password_hash(password_hash: str) -> str:
+    """
+    Return *password_hash* if `PasswordHasher.verify` understands it.
+
+    Raises:
+        UserDataError: It is neither bcrypt nor one from `legacy_hash`.
+    """
+    if _cost_of(password_hash) is None and _LEGACY.fullmatch(password_hash) is None:
+        raise UserDataError("the password hash is not bcrypt ($2a$, $2b$ or $2y$ and 60 characters)")
+    return password_hash
+
+
+def can_be_hashed(password: str) -> bool:
+    """True if bcrypt can hash all of *password*: it takes 72 bytes, and stops at a NUL."""
+    try:
+        raw = password.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(raw) <= MAX_PASSWORD_BYTES and b"\0" not in raw
+
+
+def legacy_hash(stored: str, *, algorithm: str, iterations: int, key_length: int) -> str:
+    """
+    Return deepstream's own PBKDF2 entry *stored* with its parameters, as a hash that we verify.
+
+    *algorithm* is a name that Node knows, such as `md5` or `RSA-SHA256`;
+    *key_length* is in bytes. Read from deepstream 5.0 to 10.1, `auth: type: file`.
+
+    Raises:
+        UserDataError: The entry cannot have been made with these parameters.
+    """
+    digest = algorithm.lower().removeprefix("rsa-").replace("-", "")
+    wrapped = f"$deepstream${digest}${iterations}${key_length}${stored}"
+    if digest not in hashlib.algorithms_available or iterations < 1 or key_length < 1:
+        raise UserDataError(f"there is no PBKDF2 with {algorithm!a}, {iterations} iterations and {key_length} bytes")
+    with contextlib.suppress(ValueError):
+        if len(b64decode(_split_legacy(stored, key_length)[0], validate=True)) == key_length:
+            return wrapped
+    raise UserDataError(f"this is no PBKDF2 password hash of deepstream with {key_length} bytes")
+
+
+def _is_legacy_right(password: str, password_hash: str) -> bool:
+    match = _LEGACY.fullmatch(password_hash)
+    if match is None:
+        return False
+    digest, iterations, key_length, stored = match.groups()
+    key, salt = _split_legacy(stored, int(key_length))
+    made = hashlib.pbkdf2_hmac(
+        digest, password.encode(errors="replace"), salt.encode(), int(iterations), int(key_length)
+    )
+    return hmac.compare_digest(made, b64decode(key))
+
+
+def _split_legacy(stored: str, key_length: int) -> tuple[str, str]:
+    """Return the base64 key and the salt, whose text (not what it decodes to) was the salt."""
+    end = 4 * -(-key_length // 3)
+    return stored[:end], stored[end:]
+
+
+def _cost_of(password_hash: str) -> int | None:
+    match = _BCRYPT.fullmatch(password_hash)
+    return int(match[1]) if match is not None and 4 <= int(match[1]) <= 31 else None
+
+
+@cache
+def _common_passwords() -> frozenset[str]:
+    # Loaded when first needed: the list is large, and most runs never set a password.
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+    return frozenset(FREQUENCY_LISTS["passwords"])
+
+
+def _yield_to_the_loop() -> None:
+    """Let the thread of the event loop go first on a machine that is full."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

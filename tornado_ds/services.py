@@ -1,0 +1,34 @@
+"""What handlers and commands work with, built once by `tornado_ds.app`."""
+
+from dataclasses import dataclass
+
+from tornado_ds.accounts import Accounts
+from tornado_ds.checker import SessionChecker
+from tornado_ds.clock import Clock
+from tornado_ds.cookies import SessionCookie
+from tornado_ds.feed import Feed
+from tornado_ds.gate import ConnectionGate
+from tornado_ds.passwords import PasswordHasher
+from tornado_ds.sessions import Sessions
+from tornado_ds.settings import Settings
+from tornado_ds.snapshot import SessionSnapshot
+from tornado_ds.tokens import TokenService
+from tornado_ds.users import UserStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The objects of one running server, or of one command."""
+
+    settings: Settings
+    clock: Clock
+    users: UserStore
+    passwords: PasswordHasher
+    accounts: Accounts
+    tokens: TokenService
+    snapshot: SessionSnapshot
+    sessions: Sessions
+    feed: Feed
+    checker: SessionChecker
+    cookie: SessionCookie
+    gate: ConnectionGate

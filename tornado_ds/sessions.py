@@ -1,0 +1,274 @@
+"""Sessions: opened at login, renewed while they are used, ended once and everywhere."""
+
+import secrets
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from tornado_ds.clock import Clock
+from tornado_ds.errors import SessionNotFoundError
+from tornado_ds.snapshot import SessionEvent, SessionSnapshot
+from tornado_ds.tokens import Claims, TokenService
+from tornado_ds.users import User
+
+EndReason = Literal[
+    "logout", "ended_by_user", "ended_by_operator", "password_changed", "disabled", "removed", "replaced"
+]
+
+# What a client may send is stored and shown, but only so much of it.
+MAX_USER_AGENT = 256
+MAX_ADDRESS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """
+    One login. Times are whole seconds since the epoch.
+
+    *token_expires_at* is when the newest token runs out, *expires_at* when the
+    session is over whatever happens.
+    """
+
+    sid: str
+    username: str
+    created_at: int
+    expires_at: int
+    renewed_at: int
+    token_expires_at: int
+    address: str = ""
+    user_agent: str = ""
+    label: str | None = None
+    ended_at: int | None = None
+    end_reason: str | None = None
+
+    def is_live(self, now: float) -> bool:
+        """True if a token of this session can be good at *now* (seconds)."""
+        return self.ended_at is None and now < self.token_expires_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSession:
+    """A live session with a token for it."""
+
+    session: Session
+    claims: Claims
+    token: str
+
+
+class SessionStore(Protocol):
+    """Where sessions and the change feed live; `StorageError` from any method when it cannot be reached."""
+
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """All or nothing for what is done inside, by this store and a user store of the same database."""
+        ...
+
+    async def add(self, session: Session) -> None:
+        """Store a new session."""
+        ...
+
+    async def get(self, sid: str) -> Session | None:
+        """Return the session, ended or not; inside a transaction nobody else changes it until that is over."""
+        ...
+
+    async def list(
+        self, *, username: str | None = None, live_at: int | None = None, limit: int | None = None
+    ) -> Sequence[Session]:
+        """Return sessions, newest first: of one user or of all, live at a moment or ended ones too."""
+        ...
+
+    async def renew(self, sid: str, *, renewed_at: int, token_expires_at: int) -> None:
+        """Note a renewal."""
+        ...
+
+    async def end(
+        self, *, at: int, reason: str, sid: str | None = None, username: str | None = None, keep: str | None = None
+    ) -> Sequence[Session]:
+        """End the sessions that match and live (all of them if nothing narrows it) and return them."""
+        ...
+
+    async def last_expiry(self, username: str) -> int | None:
+        """Return when the last token of the user's sessions runs out."""
+        ...
+
+    async def record(self, events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
+        """Append *events* to the feed and return them with their numbers."""
+        ...
+
+    async def events(
+        self, *, after: int, also: Collection[int] = (), alive_at: int | None = None, limit: int | None = None
+    ) -> Sequence[SessionEvent]:
+        """Return the events numbered above *after* or in *also*, in order; all, or those that matter at *alive_at*."""
+        ...
+
+
+class Sessions:
+    """Opens, renews and ends sessions, and tells the feed of it in the same transaction."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        tokens: TokenService,
+        snapshot: SessionSnapshot,
+        clock: Clock,
+        idle_timeout: int,
+        absolute_timeout: int,
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._snapshot = snapshot
+        self._clock = clock
+        self._idle_timeout = idle_timeout
+        self._absolute_timeout = absolute_timeout
+        self._recorded: ContextVar[list[SessionEvent] | None] = ContextVar("recorded", default=None)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """
+        All or nothing for what is done inside, with users of the same database too.
+
+        Once it is committed, this process acts on it; others follow by the feed.
+        """
+        if self._recorded.get() is not None:
+            yield
+            return
+        recorded: list[SessionEvent] = []
+        reset = self._recorded.set(recorded)
+        try:
+            async with self._store.transaction():
+                yield
+        finally:
+            self._recorded.reset(reset)
+        self._snapshot.apply(recorded)
+
+    async def open(
+        self,
+        user: User,
+        *,
+        address: str = "",
+        user_agent: str = "",
+        lifetime: int | None = None,
+        label: str | None = None,
+    ) -> OpenSession:
+        """
+        Open a session for *user*; with *lifetime* (seconds) one that needs no renewal until then.
+
+        Raises:
+            UserDataError: The user's data make the token longer than a cookie may be.
+        """
+        now = self._now()
+        expires_at = now + (lifetime or self._absolute_timeout)
+        session = Session(
+            sid=secrets.token_urlsafe(16),
+            username=user.username,
+            created_at=now,
+            expires_at=expires_at,
+            renewed_at=now,
+            token_expires_at=expires_at if lifetime else min(now + self._idle_timeout, expires_at),
+            address=_storable(address, MAX_ADDRESS),
+            user_agent=_storable(user_agent, MAX_USER_AGENT),
+            label=label,
+        )
+        opened = self._with_token(session, user)
+        async with self.transaction():
+            await self._store.add(session)
+        return opened
+
+    async def renew(self, sid: str, user: User) -> OpenSession:
+        """
+        Move the session's idle limit and return a token with the user's data as they are now.
+
+        Raises:
+            SessionNotFoundError: It has ended, or never was.
+        """
+        now = self._now()
+        async with self.transaction():
+            session = await self._live(sid)
+            token_expires_at = max(session.token_expires_at, min(now + self._idle_timeout, session.expires_at))
+            renewed = replace(session, renewed_at=now, token_expires_at=token_expires_at)
+            opened = self._with_token(renewed, user)
+            await self._store.renew(sid, renewed_at=now, token_expires_at=token_expires_at)
+            await self._record(_event("session.renewed", renewed, at=now))
+        return opened
+
+    async def end(self, sid: str, *, reason: EndReason, username: str | None = None) -> bool:
+        """End one session (of *username*, if given); False if there was no such live session."""
+        return bool(await self._end(sid=sid, username=username, reason=reason))
+
+    async def end_all(self, username: str | None, *, reason: EndReason, keep: str | None = None) -> Sequence[Session]:
+        """End all sessions of *username*, or of everybody for None, but for the session *keep*; return them."""
+        return await self._end(username=username, reason=reason, keep=keep)
+
+    async def announce(self, user: User) -> None:
+        """Tell everyone that tokens older than *user*'s version carry stale data."""
+        now = self._now()
+        last_expiry = await self._store.last_expiry(user.username) or 0
+        await self._record(
+            SessionEvent(
+                kind="user.changed",
+                username=user.username,
+                version=user.version,
+                created_at=now,
+                expires_at=max(last_expiry, now + self._absolute_timeout),
+            )
+        )
+
+    async def list(self, username: str | None = None, *, include_ended: bool = False) -> Sequence[Session]:
+        """Return the sessions of *username*, or of everybody, newest first."""
+        return await self._store.list(username=username, live_at=None if include_ended else self._now())
+
+    def needs_renewal(self, claims: Claims) -> bool:
+        """True once half of the idle time has gone."""
+        return claims.expires_at - self._clock.now() < self._idle_timeout / 2
+
+    async def _end(self, *, reason: EndReason, **which: str | None) -> Sequence[Session]:
+        now = self._now()
+        async with self.transaction():
+            ended = await self._store.end(at=now, reason=reason, **which)
+            await self._record(*(_event("session.ended", session, at=now) for session in ended))
+        return ended
+
+    async def _live(self, sid: str) -> Session:
+        session = await self._store.get(sid)
+        if session is None or not session.is_live(self._clock.now()):
+            raise SessionNotFoundError("the session has ended")
+        return session
+
+    async def _record(self, *events: SessionEvent) -> None:
+        async with self.transaction():
+            recorded = self._recorded.get()
+            assert recorded is not None
+            recorded += await self._store.record(events)
+
+    def _with_token(self, session: Session, user: User) -> OpenSession:
+        claims = Claims(
+            username=user.username,
+            sid=session.sid,
+            version=user.version,
+            issued_at=self._now(),
+            expires_at=session.token_expires_at,
+            server_data=user.server_data,
+            client_data=user.client_data,
+        )
+        return OpenSession(session=session, claims=claims, token=self._tokens.issue(claims))
+
+    def _now(self) -> int:
+        return int(self._clock.now())
+
+
+def _event(kind: Literal["session.ended", "session.renewed"], session: Session, *, at: int) -> SessionEvent:
+    return SessionEvent(
+        kind=kind,
+        username=session.username,
+        sid=session.sid,
+        reason=session.end_reason,
+        created_at=at,
+        expires_at=session.token_expires_at,
+    )
+
+
+def _storable(text: str, limit: int) -> str:
+    """Return what a database and a terminal can take of *text*, at most *limit* characters."""
+    return "".join(character if character.isprintable() else "?" for character in text[:limit])

@@ -1,0 +1,398 @@
+"""Settings: the only reader of configuration files and of the environment."""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError as SourceError
+
+from tornado_ds.errors import SettingsError
+from tornado_ds.keys import Algorithm
+
+DEFAULT_FILE = Path("config/tornado_ds.yml")
+PREFIX = "TORNADO_DS_"
+
+# Read beside the settings: where the file is, and a folder of secrets (one file a key, as
+# Docker and systemd hand them over).
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+SECRETS_VARIABLE = f"{PREFIX}SECRETS_DIR"
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_TELLTALE = re.compile(r"change.?me|example|secret|password|abrakadabra", re.IGNORECASE)
+_SECRET = re.compile(r"[A-Za-z0-9._~-]{24,}")
+
+
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_duration(value: object) -> object:
+    """Turn `90d`, `12h`, `5m` or `30s` into seconds; anything else is left to pydantic."""
+    match = re.fullmatch(r"(\d{1,9})\s*([smhd]?)", value) if isinstance(value, str) else None
+    return int(match[1]) * _UNITS[match[2]] if match else value
+
+
+def _parse_address(value: object) -> object:
+    if isinstance(value, Address):
+        return value
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("write host:port, such as 127.0.0.1:8000")
+    return Address(host.strip("[]"), int(port))
+
+
+def _split_at_commas(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _check_origin(value: str) -> str:
+    """Return an http origin as browsers write it (RFC 6454, section 6.2): lower case, no default port, no path."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError("write an origin such as https://app.example.com")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("write scheme, host and port only, such as https://app.example.com")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    standard = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + ("" if parts.port in (None, standard) else f":{parts.port}")
+
+
+def _check_websocket_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or re.search(r"[\s;,'\"]", value):
+        raise ValueError("write a WebSocket URL such as wss://app.example.com/deepstream")
+    return value
+
+
+def _check_script(value: str) -> str:
+    if not re.fullmatch(r"(https?://[^\s;,'\"/]+)?/[^\s;,'\"]*", value):
+        raise ValueError("write a path or a URL of a script, such as https://cdn.example.com/ds.min.js")
+    return value
+
+
+def _check_network(value: str) -> str:
+    return str(ip_network(value, strict=False))
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration), Field(gt=0)]
+Listen = Annotated[Address, NoDecode, BeforeValidator(_parse_address)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class TokenSettings(_Section):
+    algorithm: Annotated[Algorithm, Field(description="how tokens are signed")] = "HS256"
+    issuer: Annotated[str, Field(min_length=1, max_length=128, description="`iss` of every token")] = "tornado_ds"
+    audience: Annotated[str, Field(min_length=1, max_length=128, description="`aud` of every token")] = "deepstream"
+
+
+class SessionSettings(_Section):
+    idle_timeout: Annotated[Duration, Field(description="a session that is not renewed ends after this time")] = (
+        12 * 3600
+    )
+    absolute_timeout: Annotated[Duration, Field(description="every session ends this long after its login")] = (
+        14 * 86400
+    )
+
+
+class WebhookSettings(_Section):
+    secret: Annotated[
+        SecretStr | None,
+        Field(description="password of deepstream at the webhook; made at the first start in `data_dir`"),
+    ] = None
+    credentials_login: Annotated[
+        bool, Field(description="let clients log in to deepstream with a username and password")
+    ] = False
+    stale_for: Annotated[
+        Duration, Field(description="how long connections are checked from memory while the database is away")
+    ] = 300
+
+    @field_validator("secret")
+    @classmethod
+    def _is_strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_secret(value.get_secret_value())
+        return value
+
+
+class PasswordSettings(_Section):
+    bcrypt_cost: Annotated[int, Field(ge=4, le=20, description="bcrypt's cost, at least 10")] = 12
+    allow_weak_cost: Annotated[bool, Field(description="accept a cost below 10; for tests only")] = False
+    min_length: Annotated[int, Field(ge=8, le=72, description="the shortest password that can be set")] = 12
+
+    @model_validator(mode="after")
+    def _is_dear_enough(self) -> "PasswordSettings":
+        if self.bcrypt_cost < 10 and not self.allow_weak_cost:
+            raise ValueError("bcrypt_cost below 10 is too weak (allow_weak_cost is for tests)")
+        return self
+
+
+class Settings(BaseSettings):
+    """All settings, from the YAML file and, above it, from `TORNADO_DS_...` variables and a folder of secrets."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        secrets_prefix="",
+        secrets_dir_missing="error",
+    )
+
+    listen: Annotated[Listen, Field(description="where pages, and `/check-token`, are served")] = Address(
+        "127.0.0.1", 8000
+    )
+    internal_listen: Annotated[Listen, Field(description="where deepstream and monitoring ask; never public")] = (
+        Address("127.0.0.1", 8001)
+    )
+    public_url: Annotated[Origin, Field(description="how browsers reach `listen`")] = "http://localhost:8000"
+    allowed_origins: Annotated[
+        tuple[Origin, ...],
+        NoDecode,
+        BeforeValidator(_split_at_commas),
+        Field(description="origins whose pages may connect with the cookie; default: that of `public_url`"),
+    ] = ()
+    data_dir: Annotated[Path, Field(description="folder of keys, secret and the embedded database")] = Path("var")
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="SQLAlchemy URL of the database; default: SQLite in `data_dir`"),
+    ] = None
+    user_store: Annotated[
+        str, Field(min_length=1, description="`sqlalchemy`, `memory`, an entry point, or a dotted path")
+    ] = "sqlalchemy"
+    webapp_dir: Annotated[
+        Path | None, Field(description="folder served at `/` behind the login; default: a demo page")
+    ] = None
+    deepstream_url: Annotated[
+        str, AfterValidator(_check_websocket_url), Field(description="where browsers reach deepstream")
+    ] = "ws://localhost:6020/deepstream"
+    client_script: Annotated[
+        Annotated[str, AfterValidator(_check_script)] | None,
+        Field(
+            description="URL of deepstream's client script for the demo page; default: the npm package's, in a checkout"
+        ),
+    ] = None
+    token: TokenSettings = TokenSettings()
+    session: SessionSettings = SessionSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    passwords: PasswordSettings = PasswordSettings()
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_network)], ...],
+        NoDecode,
+        BeforeValidator(_split_at_commas),
+        Field(description="addresses or networks whose X-Forwarded-For is believed"),
+    ] = ()
+    workers: Annotated[int, Field(ge=1, le=64, description="how many processes share the ports")] = 1
+    log_format: Annotated[Literal["console", "json"], Field(description="how the log is written")] = "console"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _origin_of_public_url(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("allowed_origins"):
+            return {**values, "allowed_origins": [values.get("public_url", "http://localhost:8000")]}
+        return values
+
+    @field_validator("webapp_dir")
+    @classmethod
+    def _is_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError(f"there is no folder {value}")
+        return value
+
+    @property
+    def uses_embedded_database(self) -> bool:
+        """True for the SQLite file that we look after ourselves."""
+        return self.database_url is None
+
+    @property
+    def sqlite_path(self) -> Path:
+        """Where the embedded database is."""
+        return self.data_dir / "tornado_ds.sqlite3"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the signing keys are."""
+        return self.data_dir / "keys.json"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        folder = NestedSecretsSettingsSource(file_secret_settings)
+        return init_settings, env_settings, folder, YamlConfigSettingsSource(settings_cls)
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """
+    Return the settings from *file*, else from `config/tornado_ds.yml` if there is one, and from the environment.
+
+    Raises:
+        SettingsError: One line that names the key and what to do.
+    """
+    file = file or _default_file()
+    _refuse_unknown_variables()
+    try:
+        config = SettingsConfigDict(yaml_file=file, secrets_dir=os.environ.get(SECRETS_VARIABLE))
+        settings = type("LoadedSettings", (Settings,), {"model_config": config, "__module__": __name__})()
+    except ValidationError as exc:
+        raise SettingsError(_in_one_line(exc)) from exc
+    except (SourceError, OSError, ValueError, yaml.YAMLError) as exc:
+        raise SettingsError(f"the configuration cannot be read: {' '.join(str(exc).split())}") from exc
+    assert isinstance(settings, Settings)
+    if file is not None:
+        _refuse_open_file(file, settings)
+    return settings
+
+
+def check_secret(secret: str) -> str:
+    """Return *secret* if it can stand in deepstream's URL and nobody guesses it; ValueError otherwise."""
+    if not _SECRET.fullmatch(secret):
+        raise ValueError("a secret has at least 24 characters of A-Z a-z 0-9 . _ ~ -")
+    if _TELLTALE.search(secret) or len(set(secret)) < 10:
+        raise ValueError("this secret is an example or easy to guess; make one with `openssl rand -hex 32`")
+    return secret
+
+
+def webhook_secret(settings: Settings) -> str:
+    """
+    Return the webhook's secret: the one that is set, else the one in `data_dir`, made at the first call.
+
+    Raises:
+        SettingsError: The file cannot be used.
+    """
+    if settings.webhook.secret is not None:
+        return settings.webhook.secret.get_secret_value()
+    path = settings.data_dir / "webhook.secret"
+    try:
+        make_data_dir(settings)
+        if not path.exists():
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32) + "\n")
+        if path.stat().st_mode & 0o077:
+            raise SettingsError(f"{path} can be read by other users: chmod 600 it")
+        return check_secret(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as exc:
+        raise SettingsError(f"webhook.secret: {path} cannot be used: {exc}") from exc
+
+
+def make_data_dir(settings: Settings) -> None:
+    """
+    Make `data_dir`, for its owner alone, if it is not there.
+
+    Raises:
+        SettingsError: It cannot be made.
+    """
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SettingsError(f"data_dir: {settings.data_dir} cannot be made: {exc.strerror}") from exc
+
+
+def flatten(settings: Settings) -> dict[str, str]:
+    """Return every key with its value as text, secrets as asterisks."""
+    return {key: _as_text(_value_of(settings, key)) for key, _ in walk_fields()}
+
+
+def walk_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every key, dotted, with pydantic's description of it."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from walk_fields(type(field.default), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def variable_of(key: str) -> str:
+    """Return the environment variable of a key."""
+    return PREFIX + key.replace(".", "__").upper()
+
+
+def _default_file() -> Path | None:
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def _refuse_unknown_variables() -> None:
+    known = {variable_of(key) for key, _ in walk_fields()} | {CONFIG_VARIABLE, SECRETS_VARIABLE}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name.upper() not in known:
+            raise SettingsError(f"{name} in the environment is no setting; `config show` lists them all")
+
+
+def _refuse_open_file(file: Path, settings: Settings) -> None:
+    """Refuse a file that holds secrets and is open to other users."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        is_open = bool(file.stat().st_mode & 0o077)
+    except (OSError, ValueError, yaml.YAMLError) as exc:
+        raise SettingsError(f"{file} cannot be read: {' '.join(str(exc).split())}") from exc
+    if is_open and (content.get("webhook", {}).get("secret") or "@" in str(content.get("database_url", ""))):
+        raise SettingsError(f"{file} holds a secret and can be read by other users: chmod 600 it")
+
+
+def _in_one_line(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False, include_input=False)
+    key = ".".join(str(part) for part in first["loc"]) or "settings"
+    message = (
+        "there is no such key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    )
+    return f"{key}: {message}" + (f" (and {len(others)} more)" if others else "")
+
+
+def _value_of(settings: Settings, key: str) -> object:
+    value: object = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Address):
+        return str(value)
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

@@ -1,0 +1,146 @@
+"""Users, sessions and the change feed in memory: for tests, and for a server that may forget."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import islice
+
+from tornado_ds.clock import Clock, SystemClock
+from tornado_ds.errors import UserExistsError, UserNotFoundError
+from tornado_ds.sessions import Session
+from tornado_ds.snapshot import SessionEvent
+from tornado_ds.storage.database import Database
+from tornado_ds.users import User, UserChanges, username_key
+
+
+class MemoryUserStore:
+    """Users in a dictionary; the database that every store is offered goes unused."""
+
+    def __init__(self, database: Database | None = None, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._users: dict[str, User] = {}
+        self._last_versions: dict[str, int] = {}
+
+    async def get(self, username: str) -> User | None:
+        return self._users.get(username_key(username))
+
+    async def get_many(self, usernames: Collection[str]) -> dict[str, User]:
+        return {name: user for name in usernames if (user := self._users.get(username_key(name))) is not None}
+
+    async def list(self, *, after: str | None = None, limit: int = 100) -> Sequence[User]:
+        start = "" if after is None else username_key(after)
+        keys = (key for key in sorted(self._users) if key > start)
+        return [self._users[key] for key in islice(keys, limit)]
+
+    async def add(self, users: Sequence[User]) -> None:
+        now = self._now()
+        added = {}
+        for user in users:
+            key = username_key(user.username)
+            if key in self._users or key in added:
+                raise UserExistsError(f"there is a user {user.username!a} already")
+            version = self._last_versions.get(key, 0) + 1
+            added[key] = replace(
+                user, version=version, created_at=user.created_at or now, updated_at=user.updated_at or now
+            )
+        self._users.update(added)
+
+    async def update(self, username: str, changes: UserChanges) -> User:
+        user = self._found(username)
+        changed = {
+            name: value
+            for name in ("password_hash", "server_data", "client_data")
+            if (value := getattr(changes, name)) is not None
+        }
+        if changes.disabled is not None:
+            changed["disabled_at"] = (user.disabled_at or self._now()) if changes.disabled else None
+        user = replace(user, **changed, version=user.version + 1, updated_at=self._now())
+        self._users[username_key(username)] = user
+        return user
+
+    async def rehash(self, username: str, *, old: str, new: str) -> None:
+        user = self._users.get(username_key(username))
+        if user is not None and user.password_hash == old:
+            self._users[username_key(username)] = replace(user, password_hash=new)
+
+    async def remove(self, username: str) -> User:
+        user = self._found(username)
+        del self._users[username_key(username)]
+        self._last_versions[username_key(username)] = user.version
+        return user
+
+    def _found(self, username: str) -> User:
+        user = self._users.get(username_key(username))
+        if user is None:
+            raise UserNotFoundError(f"there is no user {username!a}")
+        return user
+
+    def _now(self) -> int:
+        return int(self._clock.now())
+
+
+class MemorySessionStore:
+    """Sessions and events in dictionaries; a transaction is one step of the event loop here, and nothing rolls back."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._events: list[SessionEvent] = []
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+    async def add(self, session: Session) -> None:
+        self._sessions[session.sid] = session
+
+    async def get(self, sid: str) -> Session | None:
+        return self._sessions.get(sid)
+
+    async def list(
+        self, *, username: str | None = None, live_at: int | None = None, limit: int | None = None
+    ) -> Sequence[Session]:
+        matching = (
+            session
+            for session in self._sessions.values()
+            if username in (None, session.username) and (live_at is None or session.is_live(live_at))
+        )
+        return sorted(matching, key=lambda session: (-session.created_at, session.sid))[:limit]
+
+    async def renew(self, sid: str, *, renewed_at: int, token_expires_at: int) -> None:
+        self._sessions[sid] = replace(self._sessions[sid], renewed_at=renewed_at, token_expires_at=token_expires_at)
+
+    async def end(
+        self, *, at: int, reason: str, sid: str | None = None, username: str | None = None, keep: str | None = None
+    ) -> Sequence[Session]:
+        ended = [
+            replace(session, ended_at=at, end_reason=reason)
+            for session in self._sessions.values()
+            if session.is_live(at)
+            and sid in (None, session.sid)
+            and username in (None, session.username)
+            and session.sid != keep
+        ]
+        self._sessions.update((session.sid, session) for session in ended)
+        return ended
+
+    async def last_expiry(self, username: str) -> int | None:
+        return max(
+            (session.token_expires_at for session in self._sessions.values() if session.username == username),
+            default=None,
+        )
+
+    async def record(self, events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
+        first = len(self._events) + 1
+        recorded = [replace(event, seq=seq) for seq, event in enumerate(events, first)]
+        self._events += recorded
+        return recorded
+
+    async def events(
+        self, *, after: int, also: Collection[int] = (), alive_at: int | None = None, limit: int | None = None
+    ) -> Sequence[SessionEvent]:
+        matching = (
+            event
+            for event in self._events
+            if (event.seq > after or event.seq in also) and (alive_at is None or event.expires_at > alive_at)
+        )
+        return list(islice(matching, limit))

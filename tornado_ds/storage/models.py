@@ -1,0 +1,63 @@
+"""The tables. Times are whole seconds since the epoch, so that both databases and all drivers agree on them."""
+
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import TEXT
+
+metadata = MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_name)s"},
+)
+
+# Compared by code point in both databases, so that pages of users follow each other.
+_Key = Text().with_variant(TEXT(collation="C"), "postgresql")
+
+# SQLite numbers rows by itself only in a column that is called INTEGER.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+users = Table(
+    "users",
+    metadata,
+    Column("username_key", _Key, primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("server_data", JSON, nullable=False),
+    Column("client_data", JSON, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("disabled_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sid", Text, primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("renewed_at", BigInteger, nullable=False),
+    Column("token_expires_at", BigInteger, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("user_agent", Text, nullable=False),
+    Column("label", Text),
+    Column("ended_at", BigInteger),
+    Column("end_reason", Text),
+    Index(None, "username", "token_expires_at"),
+    Index(None, "created_at"),
+)
+
+session_events = Table(
+    "session_events",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("username", Text, nullable=False),
+    Column("sid", Text),
+    Column("version", BigInteger),
+    Column("reason", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index(None, "expires_at"),
+    Index(None, "username"),
+    # Numbers of pruned events must not be given out again.
+    sqlite_autoincrement=True,
+)
