@@ -13,5 +13,14 @@ def resource(name: str) -> Path:
 
 def client_bundle() -> Path | None:
     """Return deepstream's browser script from the npm package of a checkout, None if it is not installed."""
-    bundle = _PACKAGE.parent / "node_modules/@deepstream/client/dist/bundle/ds.min.js"
-    return bundle if bundle.is_file() else None
+    return _npm("@deepstream/client/dist/bundle/ds.min.js")
+
+
+def deepstream_server() -> Path | None:
+    """Return deepstream's program from the npm package of a checkout, None if it is not installed."""
+    return _npm("@deepstream/server/dist/bin/deepstream")
+
+
+def _npm(file: str) -> Path | None:
+    path = _PACKAGE.parent / "node_modules" / file
+    return path if path.is_file() else None

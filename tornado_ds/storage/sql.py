@@ -111,7 +111,7 @@ class SQLAlchemyUserStore:
             .group_by(session_events.c.username)
         )
         async with self._database.read() as connection:
-            return dict(await connection.execute(query))
+            return dict((await connection.execute(query)).tuples().all())
 
 
 class SQLSessionStore:

@@ -1,0 +1,72 @@
+"""The commands. Each prints one line on stderr and exits non-zero when it fails, never a traceback."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from tornado_ds import __version__
+from tornado_ds.cli import configuration, database, deepstream, demo, serving, users
+from tornado_ds.cli.common import config_file
+from tornado_ds.errors import TornadoDSError
+
+app = typer.Typer(
+    name="python -m tornado_ds",
+    help="The auth server for deepstream.io. Without a command it serves.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serving.serve)
+app.add_typer(users.app, name="users")
+app.add_typer(database.app, name="db")
+app.add_typer(configuration.app, name="config")
+app.command("deepstream-config")(deepstream.deepstream_config)
+app.command()(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The configuration file; default config/tornado_ds.yml, if there is one.", dir_okay=False),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Serve, unless a command says otherwise."""
+    if version:
+        typer.echo(f"tornado_ds {__version__}")
+        raise typer.Exit
+    config_file.set(config)
+    if context.invoked_subcommand is None:
+        serving.serve()
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result = app(arguments, prog_name="python -m tornado_ds", standalone_mode=False)
+    except TyperException as exc:
+        return _complain(exc.format_message(), exc.exit_code)
+    except typer.Abort:
+        return _complain("nothing was done", 1)
+    except TornadoDSError as exc:
+        return _complain(str(exc), 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    """Say what is wrong in one line."""
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return code

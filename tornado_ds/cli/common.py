@@ -1,0 +1,82 @@
+"""What all commands share: settings, services, and how they print."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tornado_ds.app import open_services, prepare_database
+from tornado_ds.errors import TornadoDSError
+from tornado_ds.logs import configure_logging
+from tornado_ds.services import Services
+from tornado_ds.settings import Settings, load_settings
+from tornado_ds.storage.database import COMMAND_SECONDS
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+_Result = TypeVar("_Result")
+
+
+# The file that `--config` named.
+config_file: ContextVar[Path | None] = ContextVar("config_file", default=None)
+
+
+def current_settings() -> Settings:
+    """Return the settings, from the file that `--config` named if it did."""
+    return load_settings(config_file.get())
+
+
+def with_services(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
+    """
+    Run *action* with all services over the database of the settings, and return its result.
+
+    Works whether or not a server is running; running ones follow by the feed.
+    """
+
+    async def run() -> _Result:
+        settings = current_settings()
+        configure_logging(settings.log_format, level=30)
+        await prepare_database(settings)
+        async with open_services(settings, seconds=COMMAND_SECONDS) as services:
+            return await action(services)
+
+    return asyncio.run(run())
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print *rows* as a table of *columns*, or all they hold as a JSON array."""
+    if as_json:
+        print_json(list(rows))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    # Wide output that is piped must not be cut to the width of a terminal.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def print_json(value: object) -> None:
+    """Print *value* as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with *message* as its one line on stderr."""
+    raise TornadoDSError(message)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,87 @@
+"""`deepstream-config`: what deepstream needs to know of us."""
+
+from typing import Annotated
+
+import typer
+
+from tornado_ds.cli.common import current_settings
+from tornado_ds.resources import resource
+from tornado_ds.settings import Address, variable_of, webhook_secret
+
+# deepstream puts the value of an environment variable in the place of ${NAME}.
+_SECRET_BY_NAME = f"${{{variable_of('webhook.secret')}}}"
+
+_TYPES = {
+    False: """\
+  type: default
+  options:""",
+    True: """\
+  type: uws
+  options:
+    # This service hands over only the headers that are listed here; without them nobody can log in.
+    headers: [cookie, origin, user-agent, x-forwarded-for]""",
+}
+
+_TEMPLATE = """\
+# For deepstream's config.yml. Whoever reads the secret can ask for anybody's session: keep the file to yourself.
+httpServer:
+{http_server}
+    host: 0.0.0.0
+    port: 6020
+
+auth:
+  - type: http
+    options:
+      endpointUrl: "http://deepstream:{secret}@{address}/check-token"
+      permittedStatusCodes: [200]
+      requestTimeout: 2000
+      # While the auth server restarts or has lost its database, clients wait instead of being refused.
+      retryStatusCodes: [502, 503, 504]
+      retryAttempts: 5
+      retryInterval: 2000
+      # No promoteToHeader: with it, a client without a login can crash deepstream.
+      # No second entry of `type: none` either: it would let everybody in.
+
+permission:
+  type: config
+  options:
+    # Every rule there repeats: user.data !== null && now < user.data.expiresAt
+    permissions: fileLoad(permissions.yml)
+
+plugins:
+  # Closes the connections of sessions that end, expire or change.
+  guard:
+    path: {guard}
+    options:
+      url: "http://{address}/session-events"
+      secret: "{secret}"
+"""
+
+
+def deepstream_config(
+    uws: Annotated[
+        bool, typer.Option("--uws", help="For deepstream's uws service instead of the default one.")
+    ] = False,
+    secret_from_env: Annotated[
+        bool, typer.Option("--secret-from-env", help="Name the variable instead of writing the secret itself.")
+    ] = False,
+) -> None:
+    """
+    Print the parts of deepstream's config.yml that point to this server, ready to paste.
+
+    Example: python -m tornado_ds deepstream-config --secret-from-env
+    """
+    settings = current_settings()
+    text = _TEMPLATE.format(
+        http_server=_TYPES[uws],
+        address=_reachable(settings.internal_listen),
+        secret=_SECRET_BY_NAME if secret_from_env else webhook_secret(settings),
+        guard=resource("config").absolute() / "deepstream" / "session-guard.js",
+    )
+    typer.echo(text, nl=False)
+
+
+def _reachable(address: Address) -> Address:
+    """Return the address that a neighbour connects to when we listen on *address*."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    return Address(own.get(address.host, address.host), address.port)
