@@ -18,6 +18,7 @@ from tornado_ds.errors import SettingsError
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
 from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
+from tornado_ds.housekeeping import Housekeeping
 from tornado_ds.keys import KeyRing, open_key_ring
 from tornado_ds.passwords import PasswordHasher
 from tornado_ds.services import Services
@@ -106,6 +107,7 @@ def _connect(
         clock=clock,
         idle_timeout=settings.session.idle_timeout,
         absolute_timeout=settings.session.absolute_timeout,
+        max_per_user=settings.session.max_per_user,
     )
     accounts = Accounts(
         users, passwords=passwords, sessions=sessions, min_password_length=settings.passwords.min_length
@@ -130,6 +132,7 @@ def _connect(
         snapshot=snapshot,
         sessions=sessions,
         feed=Feed(store, snapshot=snapshot, clock=clock),
+        housekeeping=Housekeeping(store, clock=clock, keep_ended=settings.session.keep_ended),
         checker=checker,
         cookie=cookie,
         gate=gate,
@@ -154,6 +157,7 @@ async def serve(settings: Settings) -> None:
         log.info("ready", url=settings.public_url, listen=str(settings.listen), internal=str(settings.internal_listen))
         await _until_signalled()
         log.info("stopping")
+        services.feed.close()
         await asyncio.gather(*(listener.drain() for listener in listeners))
 
 
@@ -195,15 +199,15 @@ class Listener:
 
 @asynccontextmanager
 async def _following(services: Services) -> AsyncIterator[None]:
-    """The feed is read once before, and followed meanwhile."""
+    """The feed is read once before, and followed meanwhile; old rows are pruned."""
     await services.feed.read()
-    task = asyncio.create_task(services.feed.run())
+    tasks = [asyncio.create_task(services.feed.run()), asyncio.create_task(services.housekeeping.run())]
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _until_signalled() -> None:

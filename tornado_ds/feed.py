@@ -1,7 +1,10 @@
-"""Follows the change feed of the database into this process's snapshot."""
+"""Follows the change feed of the database: into this process's snapshot, and on to whoever follows us."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 
@@ -11,6 +14,18 @@ from tornado_ds.sessions import SessionStore
 from tornado_ds.snapshot import SessionEvent, SessionSnapshot
 
 log = structlog.get_logger("feed")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """
+    What a follower is told at once; empty as a sign of life.
+
+    With *is_reset* the follower may have missed something that is not kept any more.
+    """
+
+    events: Sequence[SessionEvent] = ()
+    is_reset: bool = False
 
 
 class Feed:
@@ -26,6 +41,11 @@ class Feed:
     INTERVAL_SECONDS = 0.2
     OVERLAP_SECONDS = 60
     MAX_GAPS = 1000
+    HEARTBEAT_SECONDS = 15
+    PAGE = 500
+
+    # Followers who are further behind than this start again from the database.
+    MAX_RECENT = 10_000
 
     def __init__(self, store: SessionStore, *, snapshot: SessionSnapshot, clock: Clock) -> None:
         self._store = store
@@ -33,6 +53,11 @@ class Feed:
         self._clock = clock
         self._position: int | None = None
         self._gaps: dict[int, float] = {}
+        self._recent: deque[SessionEvent] = deque(maxlen=self.MAX_RECENT)
+        self._published = 0
+        self._news = asyncio.Event()
+        self._is_closed = False
+        self.followers = 0
 
     async def run(self) -> None:
         """Follow the feed until cancelled; while it cannot be read, keep trying and say so once."""
@@ -59,22 +84,86 @@ class Feed:
         Raises:
             StorageError: The database did not answer; the next call goes on from the same place.
         """
-        if self._position is None:
-            events = await self._store.events(after=0, alive_at=int(self._clock.now()))
-            # Gaps among them may be events of transactions that are not over yet.
-            self._position = max((event.seq for event in events), default=0)
-            self._watch(range(max(1, self._position - self.MAX_GAPS), self._position))
-        else:
-            events = await self._store.events(after=self._position, also=tuple(self._gaps))
-            highest = max((event.seq for event in events), default=self._position)
-            self._watch(range(self._position + 1, highest + 1))
-            self._position = max(self._position, highest)
+        is_first = self._position is None
+        events = await (self._read_all() if self._position is None else self._read_news(self._position))
         for event in events:
             self._gaps.pop(event.seq, None)
         self._forget_old_gaps()
         self._snapshot.apply(events)
         self._snapshot.mark_read()
+        if events and not is_first:
+            self._publish(events)
         return events
+
+    async def follow(self, last_id: int | None) -> AsyncGenerator[Batch]:
+        """
+        Yield what happened since the event *last_id*, and then what happens, until the feed is closed.
+
+        Without *last_id*, and when that one is not kept any more, it begins with
+        everything that still matters. Events may come twice. The iterator also
+        ends for a follower who is too slow: it can come back with its last id.
+
+        Raises:
+            StorageError: The database did not answer.
+        """
+        position = self._published
+        self.followers += 1
+        try:
+            async for batch in self._replay(last_id):
+                yield batch
+            while not self._is_closed and self._published - position <= len(self._recent):
+                news = self._news
+                behind = self._published - position
+                position = self._published
+                if behind:
+                    yield Batch(list(islice(self._recent, len(self._recent) - behind, None)))
+                elif not await _is_set_within(news, self.HEARTBEAT_SECONDS):
+                    yield Batch()
+        finally:
+            self.followers -= 1
+
+    def close(self) -> None:
+        """Let all followers go; they find another server, or this one when it is back."""
+        self._is_closed = True
+        self._news.set()
+
+    async def _read_all(self) -> Sequence[SessionEvent]:
+        events = await self._store.events(after=0, alive_at=int(self._clock.now()))
+        self._position = max((event.seq for event in events), default=0)
+        # Gaps among them may be events of transactions that are not over yet.
+        self._watch(range(max(1, self._position - self.MAX_GAPS), self._position))
+        return events
+
+    async def _read_news(self, position: int) -> Sequence[SessionEvent]:
+        events = await self._store.events(after=position, also=tuple(self._gaps))
+        highest = max((event.seq for event in events), default=position)
+        self._watch(range(position + 1, highest + 1))
+        self._position = max(position, highest)
+        return events
+
+    async def _replay(self, last_id: int | None) -> AsyncIterator[Batch]:
+        is_reset = last_id is not None and not await self._is_kept(last_id)
+        if is_reset:
+            yield Batch(is_reset=True)
+        now = int(self._clock.now())
+        position = 0
+        if last_id is not None and not is_reset:
+            # What was written lately may have become visible behind the follower's last id.
+            position = min(last_id, await self._store.position_at(now - self.OVERLAP_SECONDS))
+        while events := await self._store.events(after=position, alive_at=now, limit=self.PAGE):
+            yield Batch(events)
+            position = events[-1].seq
+
+    async def _is_kept(self, last_id: int) -> bool:
+        """True if everything after *last_id* is still in the database, and *last_id* is of this database."""
+        first, last = await self._store.kept_events()
+        return first - 1 <= last_id <= last
+
+    def _publish(self, events: Sequence[SessionEvent]) -> None:
+        self._recent.extend(events)
+        self._published += len(events)
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     def _watch(self, numbers: range) -> None:
         until = self._clock.monotonic() + self.OVERLAP_SECONDS
@@ -83,3 +172,11 @@ class Feed:
     def _forget_old_gaps(self) -> None:
         now = self._clock.monotonic()
         self._gaps = {number: until for number, until in self._gaps.items() if until > now}
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

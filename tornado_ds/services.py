@@ -8,6 +8,7 @@ from tornado_ds.clock import Clock
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
+from tornado_ds.housekeeping import Housekeeping
 from tornado_ds.passwords import PasswordHasher
 from tornado_ds.sessions import Sessions
 from tornado_ds.settings import Settings
@@ -29,6 +30,7 @@ class Services:
     snapshot: SessionSnapshot
     sessions: Sessions
     feed: Feed
+    housekeeping: Housekeeping
     checker: SessionChecker
     cookie: SessionCookie
     gate: ConnectionGate

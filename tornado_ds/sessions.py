@@ -102,6 +102,22 @@ class SessionStore(Protocol):
         """Return the events numbered above *after* or in *also*, in order; all, or those that matter at *alive_at*."""
         ...
 
+    async def kept_events(self) -> tuple[int, int]:
+        """Return the numbers of the first and the last event that are kept, 0 and 0 if there is none."""
+        ...
+
+    async def position_at(self, moment: int) -> int:
+        """Return the number before the first event since *moment* (seconds), the last number if there is none."""
+        ...
+
+    async def prune(self, *, events_before: int, sessions_before: int, limit: int) -> int:
+        """
+        Forget up to *limit* events that ran out, and sessions that were over, before these moments (seconds).
+
+        The newest event stays, so that numbers go on from it. Returns how many rows went.
+        """
+        ...
+
 
 class Sessions:
     """Opens, renews and ends sessions, and tells the feed of it in the same transaction."""
@@ -115,6 +131,7 @@ class Sessions:
         clock: Clock,
         idle_timeout: int,
         absolute_timeout: int,
+        max_per_user: int | None = None,
     ) -> None:
         self._store = store
         self._tokens = tokens
@@ -122,6 +139,7 @@ class Sessions:
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._absolute_timeout = absolute_timeout
+        self._max_per_user = max_per_user
         self._recorded: ContextVar[list[SessionEvent] | None] = ContextVar("recorded", default=None)
 
     @asynccontextmanager
@@ -174,6 +192,7 @@ class Sessions:
         opened = self._with_token(session, user)
         async with self.transaction():
             await self._store.add(session)
+            await self._end_beyond_limit(user.username)
         return opened
 
     async def renew(self, sid: str, user: User) -> OpenSession:
@@ -229,6 +248,13 @@ class Sessions:
             ended = await self._store.end(at=now, reason=reason, **which)
             await self._record(*(_event("session.ended", session, at=now) for session in ended))
         return ended
+
+    async def _end_beyond_limit(self, username: str) -> None:
+        """End the oldest sessions of a user who has more than are allowed."""
+        if self._max_per_user is None:
+            return
+        for session in (await self.list(username))[self._max_per_user :]:
+            await self._end(sid=session.sid, reason="replaced")
 
     async def _live(self, sid: str) -> Session:
         session = await self._store.get(sid)

@@ -127,6 +127,10 @@ class SessionSettings(_Section):
     absolute_timeout: Annotated[Duration, Field(description="every session ends this long after its login")] = (
         14 * 86400
     )
+    keep_ended: Annotated[Duration, Field(description="how long a session that is over stays listed")] = 90 * 86400
+    max_per_user: Annotated[
+        int | None, Field(ge=1, description="a login beyond so many live sessions ends the oldest")
+    ] = None
 
 
 class WebhookSettings(_Section):

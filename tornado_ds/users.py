@@ -1,5 +1,6 @@
 """Users, the rules for their names and data, and what a user store must do."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,11 @@ RESERVED_USERNAMES = frozenset({"OPEN"})
 # Control, format (bidi and zero-width among them), surrogate, private use,
 # unassigned, line and paragraph separators: names that look like other names.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+# Letters and marks that show nothing (Default_Ignorable_Code_Point, Unicode 15, section 5.21), and the blank of Braille.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ def check_username(username: str) -> str:
     """
     if not 1 <= len(username) <= MAX_USERNAME:
         raise UserDataError(f"a username has 1 to {MAX_USERNAME} characters, this one has {len(username)}")
-    if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in username):
+    if not all(_is_visible(character) for character in username):
         raise UserDataError(f"the username {username!a} has characters that cannot be seen")
     if username != username.strip():
         raise UserDataError(f"the username {username!a} begins or ends with a blank")
@@ -167,9 +173,14 @@ def check_data(server_data: Mapping[str, Any], client_data: Mapping[str, Any]) -
         )
 
 
+def _is_visible(character: str) -> bool:
+    return unicodedata.category(character) not in _REFUSED_CATEGORIES and _INVISIBLE.match(character) is None
+
+
 def _as_json(what: str, data: Mapping[str, Any]) -> bytes:
     try:
-        encoded = orjson.dumps(dict(data))
+        # One level down, where it will be in a token: orjson's depth is limited.
+        encoded = orjson.dumps([dict(data)])[1:-1]
         # orjson writes NaN and infinity as null; what is stored must be what was given.
         unchanged = orjson.loads(encoded) == dict(data)
     except (TypeError, ValueError, RecursionError) as exc:

@@ -44,6 +44,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_sessions_username", "sessions", ["username", "token_expires_at"])
     op.create_index("ix_sessions_created_at", "sessions", ["created_at"])
+    op.create_index("ix_sessions_token_expires_at", "sessions", ["token_expires_at"])
     op.create_table(
         "session_events",
         sa.Column("seq", SERIAL, nullable=False),
@@ -58,6 +59,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_session_events_expires_at", "session_events", ["expires_at"])
+    op.create_index("ix_session_events_created_at", "session_events", ["created_at"])
     op.create_index("ix_session_events_username", "session_events", ["username"])
 
 

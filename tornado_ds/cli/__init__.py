@@ -8,7 +8,7 @@ import typer
 from typer.exceptions import TyperException
 
 from tornado_ds import __version__
-from tornado_ds.cli import configuration, database, deepstream, demo, serving, users
+from tornado_ds.cli import configuration, database, deepstream, demo, serving, sessions, users
 from tornado_ds.cli.common import config_file
 from tornado_ds.errors import TornadoDSError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(serving.serve)
 app.add_typer(users.app, name="users")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(database.app, name="db")
 app.add_typer(configuration.app, name="config")
 app.command("deepstream-config")(deepstream.deepstream_config)

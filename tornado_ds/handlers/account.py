@@ -1,12 +1,90 @@
-"""Who am I, until when, and for how much longer."""
+"""Who am I, until when, where else am I logged in, and with which password."""
 
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 from tornado.web import HTTPError
 
-from tornado_ds.errors import SessionNotFoundError
+from tornado_ds.errors import AuthenticationError, SessionNotFoundError, UserDataError
 from tornado_ds.handlers.base import BaseHandler, ProtectedHandler
+from tornado_ds.handlers.forms import form_field
+from tornado_ds.sessions import Session
 from tornado_ds.tokens import Claims
+
+_NOTICES = {
+    "ended": "The session is ended.",
+    "others-ended": "All your other sessions are ended.",
+    "password": "Your password is changed, and all your other sessions are ended.",
+}
+
+# The first that matches names the browser; most browsers also claim to be those further down.
+_BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari", "curl", "deepstream")
+_BROWSER_NAMES = {"Edg": "Edge", "OPR": "Opera"}
+_SYSTEMS = ("Android", "iPhone", "iPad", "Windows", "Mac OS X", "CrOS", "Linux")
+_SYSTEM_NAMES = {"Mac OS X": "macOS", "CrOS": "ChromeOS"}
+
+
+class AccountHandler(ProtectedHandler):
+    """`GET /account`: one's own sessions, and the form for a new password."""
+
+    async def get(self) -> None:
+        await self.show(notice=_NOTICES.get(self.get_query_argument("notice", "")))
+
+    async def show(self, *, message: str | None = None, notice: str | None = None) -> None:
+        """Answer with the page."""
+        sessions = await self.services.sessions.list(self.claims.username)
+        self.render_page(
+            "account.html",
+            title="Your account",
+            username=self.claims.username,
+            sessions=[_row(session, current=self.claims.sid) for session in sessions],
+            min_length=self.services.settings.passwords.min_length,
+            message=message,
+            notice=notice,
+        )
+
+
+class EndSessionHandler(ProtectedHandler):
+    """`POST /account/end-session`: ends one of one's own sessions."""
+
+    async def post(self) -> None:
+        sid = form_field(self.request, "sid")
+        await self.services.sessions.end(sid, username=self.claims.username, reason="ended_by_user")
+        self.redirect("/account?notice=ended", status=303)
+
+
+class EndOthersHandler(ProtectedHandler):
+    """`POST /account/end-others`: ends all of one's own sessions but this one."""
+
+    async def post(self) -> None:
+        name, keep = self.claims.username, self.claims.sid
+        await self.services.sessions.end_all(name, reason="ended_by_user", keep=keep)
+        self.redirect("/account?notice=others-ended", status=303)
+
+
+class PasswordHandler(AccountHandler):
+    """`POST /account/password`: a new password for somebody who knows the current one."""
+
+    async def get(self) -> None:
+        self.redirect("/account", status=303)
+
+    async def post(self) -> None:
+        accounts, name = self.services.accounts, self.claims.username
+        current, new = form_field(self.request, "current_password"), form_field(self.request, "new_password")
+        try:
+            await accounts.change_password(name, current=current, new=new, keep=self.claims.sid)
+            opened = await accounts.renew(self.claims)
+        except AuthenticationError:
+            self.set_status(403)
+            await self.show(message="The current password is not right.")
+        except UserDataError as exc:
+            self.set_status(422)
+            await self.show(message=f"{str(exc).capitalize()}.")
+        else:
+            self.set_session_cookie(opened)
+            self.redirect("/account?notice=password", status=303)
 
 
 class SessionHandler(ProtectedHandler):
@@ -54,3 +132,40 @@ class VerifyHandler(BaseHandler):
 
 def _as_json(claims: Claims) -> dict[str, str | int]:
     return {"username": claims.username, "expiresAt": claims.expires_at * 1000}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    sid: str
+    browser: str
+    address: str
+    started: str
+    renewed: str
+    label: str | None
+    is_current: bool
+
+
+def _row(session: Session, *, current: str) -> _Row:
+    return _Row(
+        sid=session.sid,
+        browser=browser_name(session.user_agent),
+        address=session.address,
+        started=_iso(session.created_at),
+        renewed=_iso(session.renewed_at),
+        label=session.label,
+        is_current=session.sid == current,
+    )
+
+
+def browser_name(user_agent: str) -> str:
+    """Return a name for a User-Agent that its owner recognises, such as `Firefox on Linux`."""
+    browser = next((name for name in _BROWSERS if name in user_agent), None)
+    system = next((name for name in _SYSTEMS if name in user_agent), None)
+    if browser is None:
+        return re.split(r"[/ (]", user_agent, maxsplit=1)[0] or "Unknown browser"
+    name = _BROWSER_NAMES.get(browser, browser)
+    return f"{name} on {_SYSTEM_NAMES.get(system, system)}" if system else name
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -4,19 +4,15 @@ import orjson
 
 from tornado_ds.errors import AuthenticationError, OverloadedError
 from tornado_ds.handlers.base import RETRY_AFTER_SECONDS, BaseHandler
+from tornado_ds.handlers.forms import MAX_FIELD_BYTES, UNREADABLE, form_field
 
 MAX_NEXT = 2048
 
-# How many bytes of each field are looked at.
-_LIMITS = {"username": 1024, "password": 1024, "next": MAX_NEXT}
+_LIMITS = {"username": MAX_FIELD_BYTES, "password": MAX_FIELD_BYTES, "next": MAX_NEXT}
 
 _WRONG = "The username or the password is not right."
 _BUSY = "Too many people are logging in at this moment. Please try again in a few seconds."
-_NOTICES = {"logged-out": "You are logged out.", "password": "Your password is changed. Please log in with it."}
-
-# Stands for a field that cannot be read. No password can be it, so the login
-# fails like any other, after the same time.
-_UNREADABLE = "\0"
+_NOTICES = {"logged-out": "You are logged out."}
 
 
 class LoginHandler(BaseHandler):
@@ -71,17 +67,14 @@ class HandleLoginHandler(LoginHandler):
             self.write_json({"error": code}, status=status)
             return
         self.set_status(status)
-        self.show_form(target=target, name="" if name == _UNREADABLE else name, message=message)
+        self.show_form(target=target, name="" if name == UNREADABLE else name, message=message)
 
     def _fields(self) -> dict[str, str]:
         """Return username, password and next exactly as they were typed."""
         is_json = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json"
         if is_json:
             return _read_json(self.request.body)
-        # Tornado's get_body_argument trims blanks and rewrites control
-        # characters, which would change a password.
-        given = self.request.body_arguments
-        return {name: _only_text(given.get(name, []), limit) for name, limit in _LIMITS.items()}
+        return {name: form_field(self.request, name, limit=limit) for name, limit in _LIMITS.items()}
 
     async def _end_previous_session(self) -> None:
         """End the session that this browser had before; nobody could end it any more."""
@@ -119,19 +112,10 @@ def local_path(target: str) -> str:
     return target if is_safe else "/"
 
 
-def _only_text(values: list[bytes], limit: int) -> str:
-    if len(values) != 1 or len(values[0]) > limit:
-        return _UNREADABLE
-    try:
-        return values[0].decode()
-    except UnicodeDecodeError:
-        return _UNREADABLE
-
-
 def _read_json(body: bytes) -> dict[str, str]:
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError:
         given = None
     fields = given if isinstance(given, dict) else {}
-    return {name: text if isinstance(text := fields.get(name), str) else _UNREADABLE for name in _LIMITS}
+    return {name: text if isinstance(text := fields.get(name), str) else UNREADABLE for name in _LIMITS}

@@ -19,7 +19,7 @@ from tornado.web import Application, HTTPError, RequestHandler, url
 
 from tornado_ds.addresses import TrustedProxies
 from tornado_ds.gate import MAX_BODY_BYTES
-from tornado_ds.handlers import account, health, login, webapp, webhook
+from tornado_ds.handlers import account, health, login, session_events, webapp, webhook
 from tornado_ds.handlers.base import BaseHandler, NotFoundHandler
 from tornado_ds.resources import resource
 from tornado_ds.services import Services
@@ -85,6 +85,10 @@ def make_app(
         (r"/logout", login.LogoutHandler),
         (r"/session", account.SessionHandler),
         (r"/session/renew", account.RenewHandler),
+        (r"/account", account.AccountHandler),
+        (r"/account/end-session", account.EndSessionHandler),
+        (r"/account/end-others", account.EndOthersHandler),
+        (r"/account/password", account.PasswordHandler),
         (r"/auth/verify", account.VerifyHandler),
         (r"/static/deepstream-client\.js", webapp.ClientScriptHandler),
         (r"/static/(.*)", webapp.OurFileHandler, {"path": static}),
@@ -98,6 +102,7 @@ def make_internal_app(services: Services) -> WebApplication:
     return WebApplication(
         services,
         [
+            (r"/session-events", session_events.SessionEventsHandler),
             (r"/healthz", health.HealthHandler),
             (r"/readyz", health.ReadyHandler),
         ],

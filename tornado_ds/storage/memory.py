@@ -130,7 +130,7 @@ class MemorySessionStore:
         )
 
     async def record(self, events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
-        first = len(self._events) + 1
+        first = self._events[-1].seq + 1 if self._events else 1
         recorded = [replace(event, seq=seq) for seq, event in enumerate(events, first)]
         self._events += recorded
         return recorded
@@ -144,3 +144,18 @@ class MemorySessionStore:
             if (event.seq > after or event.seq in also) and (alive_at is None or event.expires_at > alive_at)
         )
         return list(islice(matching, limit))
+
+    async def kept_events(self) -> tuple[int, int]:
+        return (self._events[0].seq, self._events[-1].seq) if self._events else (0, 0)
+
+    async def position_at(self, moment: int) -> int:
+        since = (event.seq - 1 for event in self._events if event.created_at >= moment)
+        return next(since, self._events[-1].seq if self._events else 0)
+
+    async def prune(self, *, events_before: int, sessions_before: int, limit: int) -> int:
+        events = [event for event in self._events[:-1] if event.expires_at < events_before][:limit]
+        over = [session.sid for session in self._sessions.values() if session.token_expires_at < sessions_before]
+        self._events = [event for event in self._events if event not in events]
+        for sid in over[:limit]:
+            del self._sessions[sid]
+        return len(events) + len(over[:limit])

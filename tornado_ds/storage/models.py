@@ -43,6 +43,7 @@ sessions = Table(
     Column("end_reason", Text),
     Index(None, "username", "token_expires_at"),
     Index(None, "created_at"),
+    Index(None, "token_expires_at"),
 )
 
 session_events = Table(
@@ -57,6 +58,7 @@ session_events = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "expires_at"),
+    Index(None, "created_at"),
     Index(None, "username"),
     # Numbers of pruned events must not be given out again.
     sqlite_autoincrement=True,

@@ -193,6 +193,31 @@ class SQLSessionStore:
         async with self._database.read() as connection:
             return [_event(row) for row in await connection.execute(query)]
 
+    async def kept_events(self) -> tuple[int, int]:
+        query = select(func.min(session_events.c.seq), func.max(session_events.c.seq))
+        async with self._database.read() as connection:
+            first, last = (await connection.execute(query)).one()
+        return first or 0, last or 0
+
+    async def position_at(self, moment: int) -> int:
+        query = select(func.min(session_events.c.seq)).where(session_events.c.created_at >= moment)
+        async with self._database.read() as connection:
+            first = await connection.scalar(query)
+        return first - 1 if first else (await self.kept_events())[1]
+
+    async def prune(self, *, events_before: int, sessions_before: int, limit: int) -> int:
+        newest = select(func.max(session_events.c.seq)).scalar_subquery()
+        old_events = (
+            select(session_events.c.seq)
+            .where(session_events.c.expires_at < events_before, session_events.c.seq < newest)
+            .limit(limit)
+        )
+        old_sessions = select(sessions.c.sid).where(sessions.c.token_expires_at < sessions_before).limit(limit)
+        async with self._database.transaction() as connection:
+            events = await connection.execute(delete(session_events).where(session_events.c.seq.in_(old_events)))
+            over = await connection.execute(delete(sessions).where(sessions.c.sid.in_(old_sessions)))
+        return events.rowcount + over.rowcount
+
 
 def _is_live(at: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return sessions.c.ended_at.is_(None), sessions.c.token_expires_at > at

@@ -1,0 +1,120 @@
+"""`sessions`: who is logged in, and the end of it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, with_services
+from tornado_ds.errors import UserNotFoundError
+from tornado_ds.services import Services
+from tornado_ds.sessions import OpenSession, Session
+from tornado_ds.settings import parse_duration
+
+app = typer.Typer(no_args_is_help=True, help="Show, end and open sessions; live connections follow within a second.")
+
+_COLUMNS = ["sid", "username", "address", "browser", "created_at", "renewed_at", "runs_out_at", "ended_at"]
+
+
+@app.command("list")
+def list_sessions(
+    user: Annotated[str | None, typer.Option(help="Only the sessions of this user.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show sessions, newest first.
+
+    Example: python -m tornado_ds sessions list --user alice
+    """
+
+    async def run(services: Services) -> list[dict[str, Any]]:
+        username = await _stored_name(services, user)
+        return [_row(session) for session in await services.sessions.list(username, include_ended=everything)]
+
+    print_rows(with_services(run), _COLUMNS, as_json=as_json)
+
+
+@app.command()
+def end(
+    sid: Annotated[str | None, typer.Argument(help="The session to end.")] = None,
+    user: Annotated[str | None, typer.Option(help="End all sessions of this user.")] = None,
+    everybody: Annotated[bool, typer.Option("--everybody", help="End all sessions of all users.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    End sessions: on pages, in the API and on every deepstream node.
+
+    Example: python -m tornado_ds sessions end --user alice
+    """
+    if [sid is not None, user is not None, everybody].count(True) != 1:
+        fail("name one of: a session, --user NAME, --everybody")
+
+    async def run(services: Services) -> int:
+        if sid is not None:
+            return int(await services.sessions.end(sid, reason="ended_by_operator"))
+        username = await _stored_name(services, user)
+        return len(await services.sessions.end_all(username, reason="ended_by_operator"))
+
+    ended = with_services(run)
+    if sid is not None and not ended:
+        fail(f"there is no live session {sid!a}; `sessions list` shows them")
+    _print({"ended": ended}, f"Ended {ended} session{'' if ended == 1 else 's'}.", as_json=as_json)
+
+
+@app.command("open")
+def open_session(
+    user: Annotated[str, typer.Argument(help="Whose session it is.")],
+    lifetime: Annotated[str, typer.Option(help="How long the token is good, such as 90d or 12h.")],
+    label: Annotated[str | None, typer.Option(help="What it is for, to be recognised in lists.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Print a token for a backend or a device, which logs in to deepstream with {token: ...}.
+
+    Example: python -m tornado_ds sessions open backend --lifetime 90d --label "invoice printer"
+    """
+    seconds = parse_duration(lifetime)
+    if not isinstance(seconds, int) or seconds < 1:
+        fail(f"{lifetime!a} is no time; write 90d, 12h, 30m or 45s")
+
+    async def run(services: Services) -> OpenSession:
+        found = await services.users.get(user)
+        if found is None or found.is_disabled:
+            raise UserNotFoundError(f"there is no user {user!a} who may log in")
+        return await services.sessions.open(found, lifetime=seconds, label=label or "token")
+
+    opened = with_services(run)
+    _print({**_row(opened.session), "token": opened.token}, opened.token, as_json=as_json)
+
+
+async def _stored_name(services: Services, name: str | None) -> str | None:
+    """Return the name as the store spells it; that of somebody who was removed as it is."""
+    user = None if name is None else await services.users.get(name)
+    return name if user is None else user.username
+
+
+def _row(session: Session) -> dict[str, Any]:
+    return {
+        "sid": session.sid,
+        "username": session.username,
+        "label": session.label,
+        "address": session.address,
+        "browser": session.label or session.user_agent,
+        "created_at": _iso(session.created_at),
+        "renewed_at": _iso(session.renewed_at),
+        "runs_out_at": _iso(session.token_expires_at),
+        "ended_at": _iso(session.ended_at),
+        "end_reason": session.end_reason,
+    }
+
+
+def _iso(seconds: int | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _print(values: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(values)
+    else:
+        typer.echo(text)
