@@ -13,8 +13,9 @@ import structlog
 from tornado_ds.accounts import Accounts
 from tornado_ds.checker import Check, Denial, SessionChecker
 from tornado_ds.cookies import SessionCookie
-from tornado_ds.errors import AuthenticationError, OverloadedError, StorageError, UserDataError
-from tornado_ds.tokens import Claims
+from tornado_ds.errors import AuthenticationError, OverloadedError, StorageError, ThrottledError, UserDataError
+from tornado_ds.recent import Recent
+from tornado_ds.tokens import MAX_REMEMBERED, Claims
 
 log = structlog.get_logger("gate")
 
@@ -58,9 +59,10 @@ class ConnectionGate:
         self._accounts = accounts
         self._cookie = cookie
         self._credentials = f"deepstream:{secret}".encode()
-        self._authorization = f"Basic {b64encode(self._credentials).decode()}"
+        self._authorization = b"Basic " + b64encode(self._credentials)
         self._allowed_origins = frozenset(allowed_origins)
         self._credentials_login = credentials_login
+        self._answers: Recent[tuple[Claims, Verdict]] = Recent(MAX_REMEMBERED)
 
     def decide(
         self, body: bytes, *, authorization: str | None, content_type: str | None
@@ -89,7 +91,7 @@ class ConnectionGate:
         """True if *authorization* is basic auth (RFC 7617) with the webhook's secret."""
         if authorization is None:
             return False
-        if hmac.compare_digest(authorization.encode("utf-8", "replace"), self._authorization.encode()):
+        if hmac.compare_digest(authorization.encode("utf-8", "replace"), self._authorization):
             return True
         scheme, _, encoded = authorization.partition(" ")
         try:
@@ -127,7 +129,18 @@ class ConnectionGate:
         check = self._checker.check(token)
         if check.is_stale and check.claims is not None:
             return self._refresh(check.claims)
-        return _verdict(check)
+        if check.claims is None:
+            return _verdict(check)
+        return self._remembered(token, check.claims)
+
+    def _remembered(self, token: str, claims: Claims) -> Verdict:
+        """Return the answer to *claims*, made once for as long as the token service remembers them."""
+        known = self._answers.get(token)
+        if known is not None and known[0] is claims:
+            return known[1]
+        verdict = _allowed(claims)
+        self._answers.put(token, (claims, verdict))
+        return verdict
 
     async def _refresh(self, stale: Claims) -> Verdict:
         try:
@@ -148,9 +161,13 @@ class ConnectionGate:
 
     async def _log_in(self, username: str, password: str, *, address: str) -> Verdict:
         try:
+            # Failures count for the account only: all calls come from deepstream, and
+            # what it says of the client's address is the client's invention.
             opened = await self._accounts.log_in(username, password, address=address, user_agent="deepstream")
         except AuthenticationError:
             return _denied("invalid_credentials")
+        except ThrottledError:
+            return _denied("throttled")
         except (OverloadedError, StorageError, UserDataError) as exc:
             log.error("login through deepstream failed", reason=str(exc))
             return _denied("unavailable")

@@ -1,5 +1,6 @@
 """The key ring: a JWK set (RFC 7517) in one file, the newest key signs, all that are not retired verify."""
 
+import hmac
 import json
 import os
 import secrets
@@ -10,6 +11,9 @@ from typing import Any, Literal, get_args
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import Algorithm as JWTAlgorithm
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
@@ -50,7 +54,19 @@ class Key:
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """True if *signature* is ours for *message*; never raises."""
+        if self.algorithm == "HS256":
+            # What PyJWT does, in one call: this is asked for every connection.
+            return hmac.compare_digest(hmac.digest(self._public, message, "sha256"), signature)
         return bool(_ALGORITHMS[self.algorithm].verify(message, self._public, signature))
+
+    def derive(self, purpose: str) -> bytes:
+        """Return a secret for *purpose*, which tells nothing about this key or those of other purposes (RFC 5869)."""
+        secret = (
+            self._private
+            if self.algorithm == "HS256"
+            else self._private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        )
+        return HKDF(SHA256(), length=32, salt=None, info=f"tornado_ds {purpose}".encode()).derive(secret)
 
     def public_jwk(self) -> dict[str, Any] | None:
         """Return the public half as a JWK (RFC 7517, section 4), None for a shared secret."""
@@ -127,6 +143,8 @@ def _from_jwk(path: Path, jwk: dict[str, Any]) -> Key:
         if algorithm not in get_args(Algorithm):
             raise KeyRingError(f"{path} holds a key for {algorithm!a}, which this version has not")
         private = _ALGORITHMS[algorithm].from_jwk(jwk)
+        if _ALGORITHMS[algorithm].check_key_length(private):
+            raise KeyRingError(f"{path} holds a key that is too short to be safe")
         public = private if algorithm == "HS256" else private.public_key()
         return Key(
             kid=str(jwk["kid"]),
