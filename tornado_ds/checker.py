@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError
+from tornado_ds.loader import UserLoader
 from tornado_ds.snapshot import SessionSnapshot, Standing
 from tornado_ds.tokens import Claims, TokenService
 from tornado_ds.users import User, UserStore
@@ -47,7 +48,7 @@ class SessionChecker:
     def __init__(self, *, tokens: TokenService, snapshot: SessionSnapshot, users: UserStore) -> None:
         self._tokens = tokens
         self._snapshot = snapshot
-        self._users = users
+        self._users = UserLoader(users)
 
     def check(self, token: str) -> Check:
         """Look at *token*: one signature and two look-ups, no database, never raises."""
