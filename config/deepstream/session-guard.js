@@ -172,7 +172,7 @@ class Feed {
       for (const block of blocks) {
         const { event, data, id } = Object.fromEntries(block.split('\n').map((line) => line.split(/: ?(.*)/, 2)))
         if (event && data) this.learn(event, data)
-        if (id) this.lastId = id
+        if (id || event === 'reset') this.lastId = id // An id that was too old once is never sent again.
       }
     })
   }

@@ -257,6 +257,19 @@ test('asks for everything first and for what it missed later', async (t) => {
   assert.deepEqual(feed.requests.map((headers) => headers['last-event-id']), [undefined, '2'])
 })
 
+test('never again sends an id that was too old', async (t) => {
+  const { feed, connect } = await following(t)
+  const socket = connect('s1')
+  feed.send('user.changed', { username: 'nobody', version: 1 })
+  feed.write('event: reset\ndata: {}\n\n')
+  await until(() => socket.destroyed)
+
+  feed.drop()
+  await until(() => feed.requests.length === 2)
+
+  assert.equal(feed.requests[1]['last-event-id'], undefined)
+})
+
 test('authenticates itself with the secret', async (t) => {
   const { feed } = await following(t)
 

@@ -74,14 +74,14 @@ def deepstream_config(
     settings = current_settings()
     text = _TEMPLATE.format(
         http_server=_TYPES[uws],
-        address=_reachable(settings.internal_listen),
+        address=reachable(settings.internal_listen),
         secret=_SECRET_BY_NAME if secret_from_env else webhook_secret(settings),
         guard=resource("config").absolute() / "deepstream" / "session-guard.js",
     )
     typer.echo(text, nl=False)
 
 
-def _reachable(address: Address) -> Address:
+def reachable(address: Address) -> Address:
     """Return the address that a neighbour connects to when we listen on *address*."""
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
     return Address(own.get(address.host, address.host), address.port)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from tornado_ds.cli.common import config_file, current_settings, fail, with_services
+from tornado_ds.cli.deepstream import reachable
 from tornado_ds.resources import deepstream_server, resource
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, Settings, variable_of, webhook_secret
@@ -114,7 +115,8 @@ class Program:
         """Ask it to end, and see to it."""
         if self._process is None or self._process.returncode is not None:
             return
-        self._process.terminate()
+        # Of the polite signals, deepstream knows only this one.
+        self._process.send_signal(signal.SIGINT)
         try:
             await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
         except TimeoutError:
@@ -148,7 +150,7 @@ def _deepstream(settings: Settings) -> Program | None:
         [node, server, "start", "-c", config, "--port", str(port)],
         Address("127.0.0.1", port),
         environment={
-            variable_of("internal_listen"): str(settings.internal_listen),
+            variable_of("internal_listen"): str(reachable(settings.internal_listen)),
             variable_of("webhook.secret"): webhook_secret(settings),
         },
         # deepstream writes the webhook's URL, with the secret in it, to its log.
