@@ -1,13 +1,21 @@
 """Accounts: who somebody is, and the changes that a live session must hear of."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
-from tornado_ds.errors import AuthenticationError, OverloadedError, SessionNotFoundError, UserNotFoundError
-from tornado_ds.passwords import PasswordHasher, can_be_hashed, check_password, check_password_hash
+from tornado_ds.errors import (
+    AuthenticationError,
+    OverloadedError,
+    ReadOnlyUserStoreError,
+    SessionNotFoundError,
+    UserNotFoundError,
+)
+from tornado_ds.passwords import PasswordHasher, can_be_hashed, check_password, check_password_hash, is_password_hash
 from tornado_ds.sessions import OpenSession, Sessions
+from tornado_ds.throttle import UNKNOWN_SOURCE, Attempt, Source, Throttle
 from tornado_ds.tokens import Claims
 from tornado_ds.users import User, UserChanges, UserStore, check_data, check_username, is_username
 
@@ -18,38 +26,53 @@ class Accounts:
     """Authenticates users, and changes them so that their sessions follow."""
 
     def __init__(
-        self, users: UserStore, *, passwords: PasswordHasher, sessions: Sessions, min_password_length: int
+        self,
+        users: UserStore,
+        *,
+        passwords: PasswordHasher,
+        throttle: Throttle,
+        sessions: Sessions,
+        min_password_length: int,
     ) -> None:
         self._users = users
+        self._throttle = throttle
         self._passwords = passwords
         self._sessions = sessions
         self._min_password_length = min_password_length
 
-    async def authenticate(self, username: str, password: str) -> User:
+    async def authenticate(self, username: str, password: str, *, source: Source = UNKNOWN_SOURCE) -> User:
         """
         Return the user that *username* and *password* are of.
 
         Raises:
             AuthenticationError: They are not good; one error and one duration for every reason.
+            ThrottledError: Too many were not good lately; the password was not looked at.
             OverloadedError: Too many logins at once; the password was not looked at.
         """
-        user = await self._users.get(username) if is_username(username) else None
-        is_right = await self._passwords.verify(password, user.password_hash if user else None)
-        if user is None or not is_right or user.is_disabled:
-            raise AuthenticationError("the username or the password is not right")
-        if self._passwords.needs_rehash(user.password_hash):
-            await self._rehash(user, password)
+        user, attempt = await self._verify(username, password, source)
+        await self._throttle.forgive(attempt)
         return user
 
-    async def log_in(self, username: str, password: str, *, address: str = "", user_agent: str = "") -> OpenSession:
+    async def log_in(
+        self,
+        username: str,
+        password: str,
+        *,
+        address: str = "",
+        user_agent: str = "",
+        source: Source = UNKNOWN_SOURCE,
+    ) -> OpenSession:
         """
         Authenticate and open a session.
 
+        *address* is noted in the session; failures count by *source*.
+
         Raises:
-            AuthenticationError, OverloadedError: As `authenticate` says.
+            AuthenticationError, ThrottledError, OverloadedError: As `authenticate` says.
         """
-        user = await self.authenticate(username, password)
+        user, attempt = await self._verify(username, password, source)
         async with self._sessions.transaction():
+            await self._throttle.forgive(attempt)
             # Hashing took its time: a password or account that was changed
             # meanwhile must not get a session that its change did not end.
             current = await self._users.get(user.username)
@@ -120,13 +143,16 @@ class Accounts:
 
     async def change_password(self, username: str, *, current: str, new: str, keep: str | None) -> User:
         """
-        Set the password *new* for somebody who knows *current*.
+        Set the password *new* for somebody who knows *current*, and end all their sessions but *keep*.
 
         Raises:
             AuthenticationError: *current* is not right.
+            ThrottledError: That was so too often lately, in the session *keep*.
             UserDataError: *new* breaks a rule.
         """
-        user = await self.authenticate(username, current)
+        # Counted by the session: whoever guesses at the login cannot keep the
+        # owner from changing the password, nor does a stolen session get more guesses.
+        user = await self.authenticate(username, current, source=Source(device=keep))
         return await self.set_password(user.username, new, keep=keep)
 
     async def remove(self, username: str) -> User:
@@ -140,6 +166,19 @@ class Accounts:
             user = await self._users.remove(username)
             await self._sessions.end_all(user.username, reason="removed")
         return user
+
+    async def _verify(self, username: str, password: str, source: Source) -> tuple[User, Attempt]:
+        with self._passwords.place():
+            user = await self._users.get(username) if is_username(username) else None
+            attempt = await self._throttle.count(username, source, user=user)
+            is_right = await self._passwords.verify(password, user.password_hash if user else None)
+        if user is not None and not is_right and not is_password_hash(user.password_hash):
+            log.error("password hash cannot be used", username=user.username)
+        if user is None or not is_right or user.is_disabled:
+            raise AuthenticationError("the username or the password is not right")
+        if self._passwords.needs_rehash(user.password_hash):
+            await self._rehash(user, password)
+        return user, attempt
 
     async def _change(self, username: str, changes: UserChanges, *, keep: str | None) -> User:
         if changes.password_hash is not None:
@@ -167,7 +206,9 @@ class Accounts:
         except OverloadedError:
             log.info("password not re-hashed, the next login tries again", username=user.username)
             return
-        await self._users.rehash(user.username, old=user.password_hash, new=new)
+        # A store that is managed elsewhere keeps the hash it has.
+        with contextlib.suppress(ReadOnlyUserStoreError):
+            await self._users.rehash(user.username, old=user.password_hash, new=new)
 
     async def _new_hash(self, username: str, password: str) -> str:
         check_password(password, username=username, min_length=self._min_password_length)

@@ -28,6 +28,23 @@ class TrustedProxies:
         return _is_address(address) and any(ip_address(address) in network for network in self._networks)
 
 
+def network_of(address: str) -> str:
+    """
+    Return what one customer of a provider has: an IPv4 address, or the /64 of an IPv6 one.
+
+    IPv4 inside IPv6 (`::ffff:192.0.2.1`) is IPv4; what is no address comes back as it is.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((int(parsed), 64), strict=False))
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)

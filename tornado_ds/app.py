@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,13 +14,17 @@ from tornado.netutil import bind_sockets
 from tornado_ds.accounts import Accounts
 from tornado_ds.checker import SessionChecker
 from tornado_ds.clock import Clock, SystemClock
-from tornado_ds.cookies import SessionCookie
+from tornado_ds.cookies import DeviceCookie, SessionCookie
+from tornado_ds.devices import Devices
 from tornado_ds.errors import SettingsError
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
 from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
 from tornado_ds.housekeeping import Housekeeping
 from tornado_ds.keys import KeyRing, open_key_ring
+from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
+from tornado_ds.llhttp.server import BACKLOG
+from tornado_ds.llhttp.server import Server as LLHTTPServer
 from tornado_ds.passwords import PasswordHasher
 from tornado_ds.services import Services
 from tornado_ds.sessions import Sessions
@@ -28,7 +33,9 @@ from tornado_ds.snapshot import SessionSnapshot
 from tornado_ds.storage import schema
 from tornado_ds.storage.database import COMMAND_SECONDS, SERVER_SECONDS, Database, parse_url, sqlite_url
 from tornado_ds.storage.sql import SQLSessionStore
+from tornado_ds.storage.throttle import SQLThrottleStore
 from tornado_ds.stores import open_user_store
+from tornado_ds.throttle import Throttle
 from tornado_ds.tokens import TokenService
 
 log = structlog.get_logger("app")
@@ -109,8 +116,13 @@ def _connect(
         absolute_timeout=settings.session.absolute_timeout,
         max_per_user=settings.session.max_per_user,
     )
+    throttle = Throttle(SQLThrottleStore(database), keys=lambda: tokens.keys, clock=clock)
     accounts = Accounts(
-        users, passwords=passwords, sessions=sessions, min_password_length=settings.passwords.min_length
+        users,
+        passwords=passwords,
+        throttle=throttle,
+        sessions=sessions,
+        min_password_length=settings.passwords.min_length,
     )
     checker = SessionChecker(tokens=tokens, snapshot=snapshot, users=users)
     cookie = SessionCookie(settings.public_url)
@@ -127,14 +139,16 @@ def _connect(
         clock=clock,
         users=users,
         passwords=passwords,
+        throttle=throttle,
         accounts=accounts,
         tokens=tokens,
         snapshot=snapshot,
         sessions=sessions,
         feed=Feed(store, snapshot=snapshot, clock=clock),
-        housekeeping=Housekeeping(store, clock=clock, keep_ended=settings.session.keep_ended),
+        housekeeping=Housekeeping(store, throttle=throttle, clock=clock, keep_ended=settings.session.keep_ended),
         checker=checker,
         cookie=cookie,
+        devices=Devices(DeviceCookie(settings.public_url), keys=lambda: tokens.keys, clock=clock),
         gate=gate,
     )
 
@@ -147,49 +161,60 @@ async def serve(settings: Settings) -> None:
         TornadoDSError: It cannot start; the text says what to do.
     """
     await prepare_database(settings)
-    async with open_services(settings) as services, _following(services):
-        listeners = [
-            Listener(make_app(services), settings.listen, key="listen"),
-            Listener(make_internal_app(services), settings.internal_listen, key="internal_listen"),
+    async with open_services(settings) as services, following(services):
+        listeners: list[Listener] = [
+            PublicListener(make_app(services), settings.listen, key="listen"),
+            InternalListener(make_internal_app(services), settings.internal_listen, key="internal_listen"),
         ]
+        signalled = _signalled()
         for listener in listeners:
-            listener.start()
+            await listener.start()
         log.info("ready", url=settings.public_url, listen=str(settings.listen), internal=str(settings.internal_listen))
-        await _until_signalled()
+        await signalled.wait()
         log.info("stopping")
         services.feed.close()
         await asyncio.gather(*(listener.drain() for listener in listeners))
 
 
-class Listener:
+class Listener(ABC):
     """One address and the application that answers there, within the limits of a server on the open Internet."""
 
     def __init__(self, app: WebApplication, address: Address, *, key: str) -> None:
         self._app = app
         try:
-            self._sockets = bind_sockets(address.port, address.host)
+            self._sockets = bind_sockets(address.port, address.host, backlog=BACKLOG)
         except OSError as exc:
             raise SettingsError(f"{key}: cannot listen on {address}: {exc.strerror}") from exc
-        self._server = HTTPServer(
-            app,
-            idle_connection_timeout=10,
-            body_timeout=5,
-            max_header_size=16 * 1024,
-            # Bodies are bounded by the application, which can say so kindly.
-            max_body_size=2**62,
-        )
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
         return int(self._sockets[0].getsockname()[1])
 
-    def start(self) -> None:
+    @abstractmethod
+    async def start(self) -> None:
         """Accept connections."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Accept no more, answer what was asked, close."""
+
+
+class PublicListener(Listener):
+    """Tornado's own server."""
+
+    async def start(self) -> None:
+        self._server = HTTPServer(
+            self._app,
+            idle_connection_timeout=10,
+            body_timeout=5,
+            max_header_size=MAX_HEAD_BYTES,
+            # Bodies are bounded by the application, which can say so kindly.
+            max_body_size=2**62,
+        )
         self._server.add_sockets(self._sockets)
 
     async def drain(self) -> None:
-        """Accept no more, answer what was asked, close."""
         self._server.stop()
         self._server.conn_params.no_keep_alive = True
         with contextlib.suppress(TimeoutError):
@@ -197,8 +222,19 @@ class Listener:
         await self._server.close_all_connections()
 
 
+class InternalListener(Listener):
+    """Our server on llhttp, with a short way for `/check-token`."""
+
+    async def start(self) -> None:
+        self._server = LLHTTPServer(self._app)
+        await self._server.start(self._sockets)
+
+    async def drain(self) -> None:
+        await self._server.drain(DRAIN_SECONDS)
+
+
 @asynccontextmanager
-async def _following(services: Services) -> AsyncIterator[None]:
+async def following(services: Services) -> AsyncIterator[None]:
     """The feed is read once before, and followed meanwhile; old rows are pruned."""
     await services.feed.read()
     tasks = [asyncio.create_task(services.feed.run()), asyncio.create_task(services.housekeeping.run())]
@@ -210,9 +246,10 @@ async def _following(services: Services) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _until_signalled() -> None:
+def _signalled() -> asyncio.Event:
+    """Return what SIGTERM and SIGINT set from now on."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop

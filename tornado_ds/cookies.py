@@ -1,22 +1,21 @@
-"""The session cookie: its name, its attributes, and how it is read."""
+"""Our cookies: their names, their attributes, and how they are read."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from urllib.parse import urlsplit
 
 
-class SessionCookie:
+class HostCookie:
     """
-    The one cookie that carries a token.
+    A cookie that is for this host alone.
 
-    Over https it is `__Host-access_token`, which no other host and no plain
-    http page can plant (RFC 6265bis, section 4.1.3.2); on plain http
-    it has the tutorial's name.
+    Over https its name begins with `__Host-`, so that no other host and no plain
+    http page can plant it (RFC 6265bis, section 4.1.3.2).
     """
 
-    def __init__(self, public_url: str) -> None:
+    def __init__(self, name: str, public_url: str) -> None:
         self.is_secure = urlsplit(public_url).scheme == "https"
-        self.name = "__Host-access_token" if self.is_secure else "access_token"
+        self.name = f"__Host-{name}" if self.is_secure else name
 
     def read(self, header: str) -> str | None:
         """
@@ -32,14 +31,28 @@ class SessionCookie:
         ]
         return found[0] if len(found) == 1 else None
 
-    def set_header(self, token: str, *, expires_at: int) -> str:
-        """Return the Set-Cookie value that stores *token* until *expires_at* (seconds)."""
+    def set_header(self, value: str, *, expires_at: int) -> str:
+        """Return the Set-Cookie value that stores *value* until *expires_at* (seconds)."""
         attributes = f"Expires={_http_date(expires_at)}; Path=/; HttpOnly; SameSite=Lax"
-        return f"{self.name}={token}; {attributes}{'; Secure' if self.is_secure else ''}"
+        return f"{self.name}={value}; {attributes}{'; Secure' if self.is_secure else ''}"
 
     def clear_header(self) -> str:
         """Return the Set-Cookie value that removes it."""
         return self.set_header("", expires_at=0)
+
+
+class SessionCookie(HostCookie):
+    """The one cookie that carries a token; on plain http it has the tutorial's name."""
+
+    def __init__(self, public_url: str) -> None:
+        super().__init__("access_token", public_url)
+
+
+class DeviceCookie(HostCookie):
+    """The cookie by which `tornado_ds.devices` recognises a browser."""
+
+    def __init__(self, public_url: str) -> None:
+        super().__init__("device", public_url)
 
 
 def _http_date(seconds: int) -> str:

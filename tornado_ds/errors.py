@@ -33,6 +33,14 @@ class AuthenticationError(TornadoDSError):
     """The credentials are not good; unknown user, wrong password and disabled account look alike."""
 
 
+class ThrottledError(TornadoDSError):
+    """Too many failed logins; nothing was tried, come back in *seconds*."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many failed logins, try again in {seconds} s")
+        self.seconds = seconds
+
+
 class OverloadedError(TornadoDSError):
     """Too many passwords wait to be hashed; nothing was tried, come back later."""
 
@@ -49,6 +57,10 @@ class KeyRingError(TornadoDSError):
     """The key file cannot be read, or holds something else."""
 
 
+class WorkerError(TornadoDSError):
+    """The worker processes cannot be kept running."""
+
+
 class SeedError(TornadoDSError):
     """A seed file cannot be used; the text names the row."""
 
@@ -59,3 +71,7 @@ class InvalidTokenError(TornadoDSError):
 
 class ExpiredTokenError(InvalidTokenError):
     """The token was ours, but its time is over."""
+
+
+class FramingError(TornadoDSError):
+    """What a peer sent is no proper HTTP/1.1; the text is for the log only."""

@@ -8,18 +8,20 @@ import structlog
 from tornado_ds.clock import Clock
 from tornado_ds.errors import StorageError
 from tornado_ds.sessions import SessionStore
+from tornado_ds.throttle import Throttle
 
 log = structlog.get_logger("housekeeping")
 
 
 class Housekeeping:
-    """Prunes the feed and the sessions; any number of servers may do it at once."""
+    """Prunes the feed, the sessions and the failed logins; any number of servers may do it at once."""
 
     STEP = 500
     INTERVAL_SECONDS = 60
 
-    def __init__(self, store: SessionStore, *, clock: Clock, keep_ended: int) -> None:
+    def __init__(self, store: SessionStore, *, throttle: Throttle, clock: Clock, keep_ended: int) -> None:
         self._store = store
+        self._throttle = throttle
         self._clock = clock
         self._keep_ended = keep_ended
 
@@ -49,4 +51,5 @@ class Housekeeping:
 
     async def _step(self) -> int:
         now = int(self._clock.now())
-        return await self._store.prune(events_before=now, sessions_before=now - self._keep_ended, limit=self.STEP)
+        pruned = await self._store.prune(events_before=now, sessions_before=now - self._keep_ended, limit=self.STEP)
+        return pruned + await self._throttle.prune(limit=self.STEP)

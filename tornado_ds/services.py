@@ -6,6 +6,7 @@ from tornado_ds.accounts import Accounts
 from tornado_ds.checker import SessionChecker
 from tornado_ds.clock import Clock
 from tornado_ds.cookies import SessionCookie
+from tornado_ds.devices import Devices
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
 from tornado_ds.housekeeping import Housekeeping
@@ -13,6 +14,7 @@ from tornado_ds.passwords import PasswordHasher
 from tornado_ds.sessions import Sessions
 from tornado_ds.settings import Settings
 from tornado_ds.snapshot import SessionSnapshot
+from tornado_ds.throttle import Throttle
 from tornado_ds.tokens import TokenService
 from tornado_ds.users import UserStore
 
@@ -25,6 +27,7 @@ class Services:
     clock: Clock
     users: UserStore
     passwords: PasswordHasher
+    throttle: Throttle
     accounts: Accounts
     tokens: TokenService
     snapshot: SessionSnapshot
@@ -33,4 +36,5 @@ class Services:
     housekeeping: Housekeeping
     checker: SessionChecker
     cookie: SessionCookie
+    devices: Devices
     gate: ConnectionGate

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from tornado.web import HTTPError
 
-from tornado_ds.errors import AuthenticationError, SessionNotFoundError, UserDataError
-from tornado_ds.handlers.base import BaseHandler, ProtectedHandler
+from tornado_ds.errors import AuthenticationError, SessionNotFoundError, ThrottledError, UserDataError
+from tornado_ds.handlers.base import BaseHandler, ProtectedHandler, spelled_out
 from tornado_ds.handlers.forms import form_field
 from tornado_ds.sessions import Session
 from tornado_ds.tokens import Claims
@@ -79,6 +79,11 @@ class PasswordHandler(AccountHandler):
         except AuthenticationError:
             self.set_status(403)
             await self.show(message="The current password is not right.")
+        except ThrottledError as exc:
+            self.set_status(429)
+            self.set_header("Retry-After", str(exc.seconds))
+            wait = spelled_out(exc.seconds)
+            await self.show(message=f"The current password was wrong too often. Please try again in {wait}.")
         except UserDataError as exc:
             self.set_status(422)
             await self.show(message=f"{str(exc).capitalize()}.")

@@ -63,6 +63,11 @@ class BaseHandler(RequestHandler):
         return "application/json" in accept and "text/html" not in accept
 
     @property
+    def sends_json(self) -> bool:
+        """True if the request's body is JSON."""
+        return self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json"
+
+    @property
     def is_page_request(self) -> bool:
         """True if a browser waits for a page, so that a redirect helps."""
         mode = self.request.headers.get("Sec-Fetch-Mode")
@@ -144,10 +149,10 @@ class BaseHandler(RequestHandler):
             log.error("request failed", path=self.request.path, exc_info=value)
 
     def _allowed_methods(self) -> list[str]:
+        # `head` is ours for all of them, and good for as much as their `get`.
+        behind = {method: "get" if method == "HEAD" else method.lower() for method in self.SUPPORTED_METHODS}
         return [
-            method
-            for method in self.SUPPORTED_METHODS
-            if getattr(type(self), method.lower()) is not getattr(RequestHandler, method.lower())
+            method for method, name in behind.items() if getattr(type(self), name) is not getattr(RequestHandler, name)
         ]
 
 
@@ -200,6 +205,12 @@ class NotFoundHandler(BaseHandler):
 
     async def prepare(self) -> None:
         raise HTTPError(404)
+
+
+def spelled_out(seconds: int) -> str:
+    """Return a time to wait in words, rounded up: seconds up to a minute, then minutes."""
+    number, unit = (seconds, "second") if seconds <= 60 else (-(-seconds // 60), "minute")
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def _is_our_trouble(exc_info: tuple[object, object, object] | None) -> bool:

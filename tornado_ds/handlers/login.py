@@ -2,9 +2,10 @@
 
 import orjson
 
-from tornado_ds.errors import AuthenticationError, OverloadedError
-from tornado_ds.handlers.base import RETRY_AFTER_SECONDS, BaseHandler
+from tornado_ds.errors import AuthenticationError, OverloadedError, ThrottledError
+from tornado_ds.handlers.base import RETRY_AFTER_SECONDS, BaseHandler, spelled_out
 from tornado_ds.handlers.forms import MAX_FIELD_BYTES, UNREADABLE, form_field
+from tornado_ds.throttle import Source
 
 MAX_NEXT = 2048
 
@@ -12,6 +13,7 @@ _LIMITS = {"username": MAX_FIELD_BYTES, "password": MAX_FIELD_BYTES, "next": MAX
 
 _WRONG = "The username or the password is not right."
 _BUSY = "Too many people are logging in at this moment. Please try again in a few seconds."
+_THROTTLED = "There were too many failed logins. Please try again in {}."
 _NOTICES = {"logged-out": "You are logged out."}
 
 
@@ -41,15 +43,23 @@ class HandleLoginHandler(LoginHandler):
         fields = self._fields()
         username, password = fields["username"], fields["password"]
         target = local_path(fields["next"])
+        cookies = self.request.headers.get("Cookie", "")
+        device = self.services.devices.recognise(cookies, username)
         try:
             opened = await self.services.accounts.log_in(
                 username,
                 password,
                 address=self.client_address,
                 user_agent=self.request.headers.get("User-Agent", ""),
+                source=Source(address=self.client_address, device=device),
             )
         except AuthenticationError:
             self._refuse(403, "invalid_credentials", _WRONG, target=target, name=username)
+            return
+        except ThrottledError as exc:
+            self.set_header("Retry-After", str(exc.seconds))
+            message = _THROTTLED.format(spelled_out(exc.seconds))
+            self._refuse(429, "throttled", message, target=target, name=username)
             return
         except OverloadedError:
             self.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
@@ -57,6 +67,7 @@ class HandleLoginHandler(LoginHandler):
             return
         await self._end_previous_session()
         self.set_session_cookie(opened)
+        self.add_header("Set-Cookie", self.services.devices.remember(cookies, opened.claims.username))
         if self.wants_json:
             self.write_json({"username": opened.claims.username, "expiresAt": opened.claims.expires_at * 1000})
         else:
@@ -71,8 +82,7 @@ class HandleLoginHandler(LoginHandler):
 
     def _fields(self) -> dict[str, str]:
         """Return username, password and next exactly as they were typed."""
-        is_json = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json"
-        if is_json:
+        if self.sends_json:
             return _read_json(self.request.body)
         return {name: form_field(self.request, name, limit=limit) for name, limit in _LIMITS.items()}
 
@@ -91,7 +101,9 @@ class LogoutHandler(BaseHandler):
         if check.claims is not None:
             await self.services.sessions.end(check.claims.sid, reason="logout")
         self.clear_session_cookie()
-        if self.wants_json:
+        # No form sends JSON, but deepstream does: with its webhook set to this
+        # address by mistake, it would follow a redirect and let everybody in.
+        if self.wants_json or self.sends_json:
             self.set_status(204)
         else:
             self.redirect("/login?notice=logged-out", status=303)

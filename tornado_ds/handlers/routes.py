@@ -1,6 +1,7 @@
 """Which handler answers for which path, and what no request may exceed."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any
@@ -29,6 +30,9 @@ log = structlog.get_logger("access")
 # A larger body than allowed is read and dropped up to here, because a client
 # that is still writing takes an early answer for a broken connection.
 DRAIN_BYTES = 4 * 1024 * 1024
+
+# Scheme and authority before the path, which every server has to take (RFC 9112, section 3.2.2).
+_ABSOLUTE_FORM = re.compile(r"\Ahttps?://[^/?#]*/?", re.IGNORECASE)
 
 Route = tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict[str, Any]]
 
@@ -113,17 +117,17 @@ class InFlight:
     """The connections whose request is not answered yet."""
 
     def __init__(self) -> None:
-        self._connections: set[HTTPConnection] = set()
+        self._connections: set[object] = set()
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def add(self, connection: HTTPConnection) -> None:
+    def add(self, connection: object) -> None:
         """Note a request."""
         self._connections.add(connection)
 
-    def remove(self, connection: HTTPConnection) -> None:
+    def remove(self, connection: object) -> None:
         """Note that it is answered, or that nobody waits for the answer any more."""
         self._connections.discard(connection)
         self._changed.set()
@@ -157,6 +161,7 @@ class _BoundedRequest(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
+        start_line = start_line._replace(path=_ABSOLUTE_FORM.sub("/", start_line.path))
         self._start_line, self._headers = start_line, headers
         self._app.in_flight.add(self._connection)
         if start_line.path.partition("?")[0] == webhook.PATH:

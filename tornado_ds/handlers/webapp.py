@@ -37,6 +37,12 @@ class OurFileHandler(StaticFileHandler, BaseHandler):  # type: ignore[misc]  # t
         BaseHandler.initialize(self, services)
         StaticFileHandler.initialize(self, path, default_filename)
 
+    def parse_url_path(self, url_path: str) -> str:
+        # The file system would raise on it.
+        if "\0" in url_path:
+            raise HTTPError(404)
+        return super().parse_url_path(url_path)
+
     def set_extra_headers(self, path: str) -> None:
         self.set_header("Cache-Control", "no-cache")
 

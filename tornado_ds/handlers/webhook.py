@@ -1,6 +1,7 @@
 """Carries `/check-token` to the gate and back, without Tornado's RequestHandler in between."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from http.client import responses
 
@@ -17,6 +18,8 @@ from tornado_ds.gate import ConnectionGate, Verdict, too_large
 from tornado_ds.handlers.headers import HSTS, NOTHING, SECURITY_HEADERS, content_security_policy
 
 log = structlog.get_logger("webhook")
+# Asked first, because structlog puts a line together before it finds that nobody wants it.
+_stdlib_log = logging.getLogger("webhook")
 
 PATH = "/check-token"
 
@@ -55,11 +58,7 @@ class WebhookDelegate(HTTPMessageDelegate):
         return None
 
     def finish(self) -> None:
-        try:
-            verdict = self._decide()
-        except Exception:
-            log.exception("the gate failed")
-            verdict = _UNAVAILABLE
+        verdict = self._decide()
         if isinstance(verdict, Verdict):
             self._answer(verdict)
         else:
@@ -76,37 +75,66 @@ class WebhookDelegate(HTTPMessageDelegate):
     def _decide(self) -> Verdict | Awaitable[Verdict]:
         if self._method != "POST":
             return _METHOD_NOT_ALLOWED
-        return self._gate.decide(
+        return judge(
+            self._gate,
             bytes(self._body),
             authorization=self._headers.get("Authorization"),
             content_type=self._headers.get("Content-Type"),
         )
 
     async def _answer_later(self, pending: Awaitable[Verdict]) -> None:
-        try:
-            verdict = await pending
-        except Exception:
-            log.exception("the gate failed")
-            verdict = _UNAVAILABLE
-        self._answer(verdict)
+        self._answer(await pending)
 
     def _answer(self, verdict: Verdict) -> None:
-        headers = HTTPHeaders(
-            {
-                "Content-Type": verdict.content_type,
-                "Content-Length": str(len(verdict.body)),
-                "Content-Security-Policy": content_security_policy(NOTHING),
-                **SECURITY_HEADERS,
-            }
-        )
-        if self._is_https:
-            headers["Strict-Transport-Security"] = HSTS
-        if verdict.status == 401:
-            headers["WWW-Authenticate"] = 'Basic realm="deepstream"'
-        if verdict.status == 405:
-            headers["Allow"] = "POST"
+        headers = HTTPHeaders(answer_headers(verdict.status, verdict.content_type, is_https=self._is_https))
+        headers["Content-Length"] = str(len(verdict.body))
         start_line = ResponseStartLine("HTTP/1.1", verdict.status, responses[verdict.status])
         body = b"" if self._method == "HEAD" else verdict.body
         self._connection.write_headers(start_line, headers, body)
         self._connection.finish()
         self._answered()
+        log_verdict(verdict)
+
+
+def judge(
+    gate: ConnectionGate, body: bytes, *, authorization: str | None, content_type: str | None
+) -> Verdict | Awaitable[Verdict]:
+    """Return the verdict of *gate*; a slip of ours, now or later, is a 503."""
+    try:
+        verdict = gate.decide(body, authorization=authorization, content_type=content_type)
+    except Exception:
+        log.exception("the gate failed")
+        return _UNAVAILABLE
+    return verdict if isinstance(verdict, Verdict) else _settle(verdict)
+
+
+def answer_headers(status: int, content_type: str, *, is_https: bool) -> dict[str, str]:
+    """Return the headers of an answer, without Content-Length."""
+    headers = {
+        "Content-Type": content_type,
+        "Content-Security-Policy": content_security_policy(NOTHING),
+        **SECURITY_HEADERS,
+    }
+    if is_https:
+        headers["Strict-Transport-Security"] = HSTS
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="deepstream"'
+    if status == 405:
+        headers["Allow"] = "POST"
+    return headers
+
+
+def log_verdict(verdict: Verdict) -> None:
+    """Write the line of the access log: refusals always, the many others only for those who debug."""
+    if verdict.status != 200:
+        log.info("connection refused", status=verdict.status, code=verdict.code)
+    elif _stdlib_log.isEnabledFor(logging.DEBUG):
+        log.debug("connection allowed", status=verdict.status, code=verdict.code)
+
+
+async def _settle(pending: Awaitable[Verdict]) -> Verdict:
+    try:
+        return await pending
+    except Exception:
+        log.exception("the gate failed")
+        return _UNAVAILABLE

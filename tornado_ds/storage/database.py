@@ -83,6 +83,8 @@ class Database:
         except DBAPIError as exc:
             # The driver's own words only: SQLAlchemy's hold the statement.
             raise StorageError(f"the database failed: {_first_line(exc.orig)}") from exc
+        except UnicodeEncodeError as exc:
+            raise StorageError("the database cannot take a text that is no Unicode") from exc
         except (SQLAlchemyError, OSError, TimeoutError) as exc:
             raise StorageError(f"the database does not answer: {_first_line(exc)}") from exc
 
@@ -99,7 +101,7 @@ def parse_url(text: str, *, may_create: bool = False) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError as exc:
+    except (ArgumentError, ValueError) as exc:
         raise SettingsError("database_url: write postgresql://user:password@host/name or sqlite:///path") from exc
     if url.get_backend_name() == "sqlite" and url.database:
         return sqlite_url(url.database, may_create=may_create)

@@ -1,4 +1,4 @@
-"""Users, sessions and the change feed in memory: for tests, and for a server that may forget."""
+"""Users, sessions, the change feed and failed logins in memory: for tests, and for a server that may forget."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +10,7 @@ from tornado_ds.errors import UserExistsError, UserNotFoundError
 from tornado_ds.sessions import Session
 from tornado_ds.snapshot import SessionEvent
 from tornado_ds.storage.database import Database
+from tornado_ds.throttle import Bucket
 from tornado_ds.users import User, UserChanges, username_key
 
 
@@ -159,3 +160,43 @@ class MemorySessionStore:
         for sid in over[:limit]:
             del self._sessions[sid]
         return len(events) + len(over[:limit])
+
+
+class MemoryThrottleStore:
+    """Failed logins in a dictionary; a transaction is one step of the event loop here, and nothing rolls back."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, Bucket] = {}
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+    async def take(self, buckets: Sequence[Bucket]) -> Sequence[Bucket]:
+        return [replace(self._buckets.get(bucket.key, bucket), username=bucket.username) for bucket in buckets]
+
+    async def put(self, buckets: Sequence[Bucket]) -> None:
+        for bucket in buckets:
+            self._buckets.pop(bucket.key, None)
+            if bucket.failures:
+                self._buckets[bucket.key] = bucket
+
+    async def list(self, *, limit: int) -> Sequence[Bucket]:
+        order = sorted(self._buckets.values(), key=lambda bucket: (-bucket.blocked_until, -bucket.failures, bucket.key))
+        return order[:limit]
+
+    async def clear(self, key: str | None = None) -> int:
+        over = [k for k in self._buckets if key is None or k == key or k.startswith(f"{key}/")]
+        return self._forget(over)
+
+    async def prune(self, *, expired_at: int, keep: int, limit: int) -> int:
+        expired = [bucket.key for bucket in self._buckets.values() if bucket.expires_at <= expired_at]
+        if expired:
+            return self._forget(expired[:limit])
+        least = sorted(self._buckets.values(), key=lambda bucket: (bucket.failures, bucket.expires_at))
+        return self._forget([bucket.key for bucket in least[: min(limit, max(len(least) - keep, 0))]])
+
+    def _forget(self, keys: Collection[str]) -> int:
+        for key in keys:
+            del self._buckets[key]
+        return len(keys)

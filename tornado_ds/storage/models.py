@@ -46,6 +46,18 @@ sessions = Table(
     Index(None, "token_expires_at"),
 )
 
+throttle_buckets = Table(
+    "throttle_buckets",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("username", Text),
+    Column("failures", BigInteger, nullable=False),
+    Column("blocked_until", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index(None, "expires_at"),
+)
+
 session_events = Table(
     "session_events",
     metadata,

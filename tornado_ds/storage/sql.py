@@ -111,7 +111,7 @@ class SQLAlchemyUserStore:
             .group_by(session_events.c.username)
         )
         async with self._database.read() as connection:
-            return dict((await connection.execute(query)).tuples().all())
+            return dict((await connection.execute(query)).all())
 
 
 class SQLSessionStore:
@@ -177,10 +177,11 @@ class SQLSessionStore:
     async def record(self, events: Sequence[SessionEvent]) -> Sequence[SessionEvent]:
         if not events:
             return []
-        statement = insert(session_events).returning(*session_events.c, sort_by_parameter_order=True)
+        # Sorted here: asked to keep the order, SQLAlchemy gives SQLite one row at a time.
+        statement = insert(session_events).returning(*session_events.c)
         async with self._database.transaction() as connection:
             rows = await connection.execute(statement, [_event_values(event) for event in events])
-            return [_event(row) for row in rows]
+            return sorted((_event(row) for row in rows), key=lambda event: event.seq)
 
     async def events(
         self, *, after: int, also: Collection[int] = (), alive_at: int | None = None, limit: int | None = None

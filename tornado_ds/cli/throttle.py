@@ -1,0 +1,83 @@
+"""`throttle`: who has failed to log in too often, and how to let them try again."""
+
+from datetime import UTC, datetime
+from math import ceil
+from typing import Annotated, Any
+
+import typer
+
+from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, with_services
+from tornado_ds.services import Services
+from tornado_ds.throttle import Bucket
+
+app = typer.Typer(no_args_is_help=True, help="Show and clear failed logins, which are forgotten after a day.")
+
+_COLUMNS = ["kind", "who", "failures", "wait_seconds", "blocked_until", "expires_at"]
+
+
+@app.command("list")
+def list_failures(
+    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show failed logins by account, device and address, those that are blocked longest first.
+
+    A name that nobody has is shown as a code: what is typed as a name may be a password.
+
+    Example: python -m tornado_ds throttle list --limit 20
+    """
+
+    async def run(services: Services) -> list[dict[str, Any]]:
+        now = services.clock.now()
+        return [_row(bucket, now) for bucket in await services.throttle.list(limit=limit)]
+
+    print_rows(with_services(run), _COLUMNS, as_json=as_json)
+
+
+@app.command()
+def clear(
+    user: Annotated[str | None, typer.Argument(help="Forget the failures of this name and its devices.")] = None,
+    address: Annotated[str | None, typer.Option(help="Forget the failures from this address.")] = None,
+    everybody: Annotated[bool, typer.Option("--everybody", help="Forget all failures.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Forget failed logins, so that the next attempt is let through at once.
+
+    Example: python -m tornado_ds throttle clear alice
+    """
+    if [user is not None, address is not None, everybody].count(True) != 1:
+        fail("name one of: a user, --address ADDRESS, --everybody")
+
+    async def run(services: Services) -> int:
+        if user is not None:
+            return await services.throttle.clear_account(user)
+        if address is not None:
+            return await services.throttle.clear_address(address.partition("/")[0])
+        return await services.throttle.clear_all()
+
+    cleared = with_services(run)
+    if as_json:
+        print_json({"cleared": cleared})
+    else:
+        typer.echo(f"Cleared {cleared} counter{'' if cleared == 1 else 's'}.")
+
+
+def _row(bucket: Bucket, now: float) -> dict[str, Any]:
+    wait = ceil(bucket.wait(now))
+    who = bucket.username or (bucket.key if bucket.kind == "address" else f"unknown name {bucket.key[:8]}")
+    return {
+        "kind": bucket.kind,
+        "who": who,
+        "username": bucket.username,
+        "address": bucket.key if bucket.kind == "address" else None,
+        "failures": bucket.failures,
+        "wait_seconds": wait,
+        "blocked_until": _iso(bucket.blocked_until) if wait else None,
+        "expires_at": _iso(bucket.expires_at),
+    }
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

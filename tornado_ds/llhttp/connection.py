@@ -1,0 +1,405 @@
+"""One connection to the internal listener, as an asyncio protocol."""
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from http.client import responses
+from math import inf
+from typing import Protocol, cast
+
+import structlog
+from tornado.iostream import StreamClosedError
+
+from tornado_ds.errors import FramingError
+from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Verdict
+from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication
+from tornado_ds.handlers.webhook import PATH, answer_headers, judge, log_verdict
+from tornado_ds.llhttp.exchange import Exchange, Peer
+from tornado_ds.llhttp.framing import END_OF_HEAD, MAX_HEAD_BYTES, Head, is_hopeless, parse_head
+
+log = structlog.get_logger("llhttp")
+
+# Why nothing more is read from a connection, as bits.
+_ANSWERING = 1  # one request at a time
+_CHOKED = 2  # the peer does not take what was written
+_CLOSING = 4  # all is said
+
+# deepstream sends the same few heads over and over, which differ in Content-Length only.
+_KNOWN_HEADS = 1024
+_KNOWN_HEAD_BYTES = 1024
+
+_BAD_REQUEST = Verdict(400, b"bad request", "text/plain; charset=utf-8", "bad_request")
+
+
+class Answers(dict[tuple[int, str, str], bytes]):
+    """Heads of answers up to the value of Content-Length, by status, type and what they say about the connection."""
+
+    def __init__(self, *, is_https: bool) -> None:
+        self._is_https = is_https
+
+    def __missing__(self, key: tuple[int, str, str]) -> bytes:
+        status, content_type, connection = key
+        headers = answer_headers(status, content_type, is_https=self._is_https)
+        if connection:
+            headers["Connection"] = connection
+        lines = [f"HTTP/1.1 {status} {responses[status]}", *(f"{name}: {value}" for name, value in headers.items())]
+        self[key] = "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
+        return self[key]
+
+
+class Host(Protocol):
+    """What a connection needs of the server that accepted it."""
+
+    app: WebApplication
+    gate: ConnectionGate
+    answers: Answers
+    is_draining: bool
+    # When the server's clock reaches this, a connection that falls idle now has been so for too long.
+    idle_deadline: float
+    body_deadline: float
+    write_deadline: float
+
+    def add(self, connection: "Connection") -> bool:
+        """Note a connection; False if there are too many."""
+
+    def remove(self, connection: "Connection") -> None:
+        """Forget a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A head, and whether its request can take the shortest way; then with the headers that the gate wants."""
+
+    head: Head
+    is_check: bool
+    length: int
+    connection: str
+    authorization: str | None
+    content_type: str | None
+
+
+def read_request(raw: bytes) -> Request:
+    """
+    Return what to do with the head *raw*.
+
+    Raises:
+        FramingError: It is none.
+    """
+    head = parse_head(raw)
+    is_check = (
+        head.method == "POST"
+        and head.target.partition("?")[0] == PATH
+        and head.length is not None
+        and head.length <= MAX_BODY_BYTES
+        and not head.expects_continue
+    )
+    return Request(
+        head=head,
+        is_check=is_check,
+        length=head.length or 0,
+        connection=head.connection,
+        authorization=head.get("authorization"),
+        content_type=head.get("content-type"),
+    )
+
+
+# The same octets are the same head, so a known one need not be parsed again.
+_known_request = lru_cache(_KNOWN_HEADS)(read_request)
+
+
+class Connection(asyncio.Protocol):
+    """
+    Reads requests one by one and answers them in order.
+
+    A plain `POST /check-token` goes to the gate without any object in between;
+    everything else goes to the application as an `Exchange`, and so does every
+    `/check-token` with something unusual about it. Nothing is read while a
+    request is answered, or while the peer does not take what was written.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_discarded",
+        "_exchange",
+        "_flushes",
+        "_gate",
+        "_holds",
+        "_host",
+        "_task",
+        "_transport",
+        "_unread",
+        "_wanted",
+        "deadline",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._gate = host.gate
+        self._answers = host.answers
+        # What came and was not looked at, and how much of it makes another look worthwhile.
+        self._unread = bytearray()
+        self._wanted = 0
+        self._holds = 0
+        self._exchange: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._flushes: list[asyncio.Future[None]] = []
+        self._discarded = 0
+        self.deadline = host.idle_deadline
+
+    # From the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._host.add(self):
+            self._holds |= _CLOSING
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._unread or self._holds:
+            if self._holds & _CLOSING:
+                self._discard(len(data))
+                return
+            self._unread += data
+            if self._holds:
+                self._transport.pause_reading()
+                return
+            if len(self._unread) < self._wanted:
+                return
+            data = bytes(self._unread)
+            self._unread.clear()
+        self._read(data)
+
+    def pause_writing(self) -> None:
+        self._holds |= _CHOKED
+        self.deadline = self._host.write_deadline
+
+    def resume_writing(self) -> None:
+        if not self._holds & _CLOSING:
+            self.deadline = inf if self._holds & _ANSWERING else self._host.idle_deadline
+        flushes, self._flushes = self._flushes, []
+        for future in flushes:
+            if not future.done():
+                future.set_result(None)
+        self._release(_CHOKED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._host.remove(self)
+        self._holds |= _CLOSING
+        for future in self._flushes:
+            if not future.done():
+                _fail(future)
+        self._lose_exchange()
+        self._host.app.on_close(self)
+
+    # From the server
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no request has begun that is not answered."""
+        return not (self._holds or self._unread or self._exchange)
+
+    # From an exchange
+
+    @property
+    def is_draining(self) -> bool:
+        return self._host.is_draining
+
+    def send(self, data: bytes) -> asyncio.Future[None]:
+        future = asyncio.get_running_loop().create_future()
+        if self._transport.is_closing():
+            _fail(future)
+            return future
+        self._transport.write(data)
+        if self._holds & _CHOKED:
+            self._flushes.append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    def finished(self, exchange: Exchange) -> None:
+        if exchange is not self._exchange:
+            return
+        self._exchange = None
+        if not exchange.is_read:
+            self._linger()
+        elif exchange.must_close or self._host.is_draining:
+            self.close()
+        else:
+            self.deadline = self._host.write_deadline if self._holds & _CHOKED else self._host.idle_deadline
+            self._release(_ANSWERING)
+
+    def abort(self) -> None:
+        """Close at once, whatever is still to be written."""
+        self._holds |= _CLOSING
+        self._transport.abort()
+
+    # Reading
+
+    def _read(self, data: bytes) -> None:
+        start = 0
+        while start < len(data) and not self._holds:
+            stop = self._read_request(data, start) if self._exchange is None else self._read_body(data, start)
+            if stop == start:
+                break
+            start = stop
+        if start < len(data) and not self._holds & _CLOSING:
+            self._unread += data[start:]
+            if self._holds:
+                self._transport.pause_reading()
+
+    def _read_request(self, data: bytes, start: int) -> int:
+        end = data.find(END_OF_HEAD, start) + 4
+        raw = data[start:end]
+        if end == 3:
+            if is_hopeless(data[start:]):
+                self._refuse()
+            return start
+        try:
+            if len(raw) <= _KNOWN_HEAD_BYTES:
+                request = _known_request(raw)
+            elif len(raw) <= MAX_HEAD_BYTES:
+                request = read_request(raw)
+            else:
+                raise FramingError("the head is too long")
+        except FramingError as exc:
+            self._refuse(exc)
+            return start
+        if not request.is_check:
+            self._begin_exchange(request.head)
+            return end
+        stop = end + request.length
+        if stop > len(data):
+            if not self._wanted:
+                self.deadline = self._host.body_deadline
+            self._wanted = stop - start
+            return start
+        self._check(request, data[end:stop])
+        return stop
+
+    def _check(self, request: Request, body: bytes) -> None:
+        self._wanted = 0
+        verdict = judge(self._gate, body, authorization=request.authorization, content_type=request.content_type)
+        if isinstance(verdict, Verdict):
+            self._answer(verdict, request.connection)
+            return
+        self._holds |= _ANSWERING
+        self.deadline = inf
+        self._host.app.in_flight.add(self)
+        self._task = asyncio.ensure_future(self._answer_later(verdict, request.connection))
+
+    async def _answer_later(self, pending: Awaitable[Verdict], connection: str) -> None:
+        try:
+            verdict = await pending
+        finally:
+            self._host.app.in_flight.remove(self)
+            self._task = None
+        if not self._transport.is_closing():
+            self._answer(verdict, connection)
+            self._release(_ANSWERING)
+
+    def _answer(self, verdict: Verdict, connection: str) -> None:
+        if self._host.is_draining:
+            connection = "close"
+        head = self._answers[verdict.status, verdict.content_type, connection]
+        self.deadline = self._host.idle_deadline
+        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(verdict.body), verdict.body))
+        log_verdict(verdict)
+        if connection == "close":
+            self.close()
+
+    def _begin_exchange(self, head: Head) -> None:
+        peer = self._transport.get_extra_info("peername")
+        self._exchange = Exchange(self, head, Peer(str(peer[0]) if peer else ""))
+        self.deadline = self._host.body_deadline
+        with self._guarded():
+            self._exchange.open(self._host.app)
+
+    def _read_body(self, data: bytes, start: int) -> int:
+        assert self._exchange is not None
+        with self._guarded():
+            return self._exchange.take(data, start)
+        return start
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except FramingError as exc:
+            self._refuse(exc)
+        except Exception:
+            log.exception("request failed")
+            self._lose_exchange()
+            self.abort()
+        if self._exchange is not None and self._exchange.is_read:
+            self._holds |= _ANSWERING
+            if not self._holds & _CHOKED:
+                self.deadline = inf
+
+    # Going on, and ending
+
+    def _release(self, hold: int) -> None:
+        self._holds &= ~hold
+        if not self._holds:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._holds:
+            return
+        self._transport.resume_reading()
+        data = bytes(self._unread)
+        self._unread.clear()
+        self._read(data)
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        self._holds |= _CLOSING
+        self._unread.clear()
+        self.deadline = self._host.write_deadline
+        self._transport.close()
+
+    def _refuse(self, reason: FramingError | None = None) -> None:
+        log.info("malformed request", reason=str(reason) if reason else "no request begins like this")
+        has_begun = self._exchange is not None and self._exchange.has_begun
+        self._lose_exchange()
+        if has_begun:
+            self.abort()
+            return
+        head = self._answers[_BAD_REQUEST.status, _BAD_REQUEST.content_type, "close"]
+        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(_BAD_REQUEST.body), _BAD_REQUEST.body))
+        self._linger()
+
+    def _linger(self) -> None:
+        """
+        Say no more, and drop what still comes.
+
+        A socket that is closed while something lies unread in it is reset, and
+        the peer may never see the answer.
+        """
+        self._holds |= _CLOSING
+        self._unread.clear()
+        self.deadline = self._host.body_deadline
+        if self._transport.is_closing():
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > DRAIN_BYTES:
+            self.abort()
+
+    def _lose_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.lose()
+
+
+def _fail(future: asyncio.Future[None]) -> None:
+    future.set_exception(StreamClosedError())
+    # Nobody is obliged to look at it.
+    future.exception()

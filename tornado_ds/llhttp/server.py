@@ -1,0 +1,135 @@
+"""The server of the internal listener: accepts, keeps the time, and drains."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from tornado_ds.handlers.routes import WebApplication
+from tornado_ds.llhttp.connection import Answers, Connection
+
+log = structlog.get_logger("llhttp")
+
+# Connections that wait to be accepted; after a restart of deepstream they come all at once.
+BACKLOG = 4096
+
+# While it stops, a server waits so long for what is already on its way to it.
+LAST_CALL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    What no peer may exceed: seconds, and a number of connections.
+
+    *idle* is the time from one answer to the end of the next request's head, *write* how long
+    a peer may leave unread what was written. All may last up to *tick* longer.
+    """
+
+    idle: float = 10.0
+    body: float = 5.0
+    write: float = 30.0
+    tick: float = 1.0
+    connections: int | None = None
+
+
+class Server:
+    """
+    Serves *app* over llhttp.
+
+    A server beyond its limit of connections accepts and closes at once, so that
+    descriptors are left for everything else.
+    """
+
+    def __init__(self, app: WebApplication, *, limits: Limits | None = None) -> None:
+        self.app = app
+        self.gate = app.services.gate
+        self.answers = Answers(is_https=app.services.cookie.is_secure)
+        self.is_draining = False
+        self._limits = limits or Limits()
+        self._max_connections = self._limits.connections or _affordable_connections()
+        self._connections: set[Connection] = set()
+        self._turned_away = 0
+        self._listening: list[tuple[socket.socket, asyncio.Server]] = []
+        self._is_empty = asyncio.Event()
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on *sockets*, which are bound, and closed by `drain`."""
+        self._loop = asyncio.get_running_loop()
+        self._tick()
+        for sock in sockets:
+            server = await self._loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
+            self._listening.append((sock, server))
+
+    async def drain(self, seconds: float) -> None:
+        """Accept no more, answer what was asked within *seconds*, close."""
+        self.is_draining = True
+        while self._listening:
+            sock, server = self._listening.pop()
+            await self._accept_rest(sock)
+            server.close()
+        await self._wait_until_empty(min(LAST_CALL_SECONDS, seconds))
+        for connection in list(self._connections):
+            if connection.is_idle:
+                connection.close()
+        await self._wait_until_empty(seconds)
+        for connection in list(self._connections):
+            connection.abort()
+        await self._wait_until_empty(seconds)
+        self._timer.cancel()
+
+    # From the connections
+
+    def add(self, connection: Connection) -> bool:
+        """Note *connection*; False if there are too many."""
+        if len(self._connections) >= self._max_connections:
+            self._turned_away += 1
+            return False
+        self._connections.add(connection)
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Forget *connection*."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._is_empty.set()
+
+    def _tick(self) -> None:
+        # One look at all connections a second costs less than a timer for each request.
+        now = self._loop.time()
+        self.idle_deadline = now + self._limits.tick + self._limits.idle
+        self.body_deadline = now + self._limits.tick + self._limits.body
+        self.write_deadline = now + self._limits.tick + self._limits.write
+        for connection in list(self._connections):
+            if connection.deadline < now:
+                connection.abort()
+        if self._turned_away:
+            log.warning("too many connections", turned_away=self._turned_away, limit=self._max_connections)
+            self._turned_away = 0
+        self._timer = self._loop.call_later(self._limits.tick, self._tick)
+
+    def _connection(self) -> Connection:
+        return Connection(self)
+
+    async def _accept_rest(self, sock: socket.socket) -> None:
+        """Accept who has connected already: the kernel would hang up on them."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                peer, _ = sock.accept()
+                await self._loop.connect_accepted_socket(self._connection, peer)
+
+    async def _wait_until_empty(self, seconds: float) -> None:
+        self._is_empty.clear()
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_empty.wait(), seconds)
+
+
+def _affordable_connections() -> int:
+    """Return how many connections leave an eighth of our descriptors for everything else."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if limit == resource.RLIM_INFINITY else max(1, limit - limit // 8)

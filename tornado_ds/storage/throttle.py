@@ -1,0 +1,83 @@
+"""Failed logins in SQLite or PostgreSQL."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Select, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tornado_ds.storage.database import Database
+from tornado_ds.storage.models import throttle_buckets
+from tornado_ds.throttle import Bucket
+
+_columns = throttle_buckets.c
+
+
+class SQLThrottleStore:
+    """Buckets that all servers on one database share."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        return self._database.transaction()
+
+    async def take(self, buckets: Sequence[Bucket]) -> Sequence[Bucket]:
+        # An insert that meets a row updates and so locks it; one that meets the
+        # insert of another transaction waits for the end of that. To read first
+        # and then write would let attempts on a new name pass side by side.
+        async with self._database.transaction() as connection:
+            is_sqlite = connection.dialect.name == "sqlite"
+            statement = (sqlite if is_sqlite else postgresql).insert(throttle_buckets)
+            statement = statement.values([asdict(bucket) for bucket in buckets])
+            statement = statement.on_conflict_do_update(
+                index_elements=[_columns.key], set_={"username": statement.excluded.username}
+            )
+            rows = await connection.execute(statement.returning(*_columns))
+            taken = {row.key: Bucket(**row._mapping) for row in rows}
+        return [taken[bucket.key] for bucket in buckets]
+
+    async def put(self, buckets: Sequence[Bucket]) -> None:
+        async with self._database.transaction() as connection:
+            for bucket in buckets:
+                of_bucket = _columns.key == bucket.key
+                if bucket.failures:
+                    await connection.execute(update(throttle_buckets).where(of_bucket).values(**asdict(bucket)))
+                else:
+                    await connection.execute(delete(throttle_buckets).where(of_bucket))
+
+    async def list(self, *, limit: int) -> Sequence[Bucket]:
+        order = (_columns.blocked_until.desc(), _columns.failures.desc(), _columns.key)
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(throttle_buckets).order_by(*order).limit(limit))
+            return [Bucket(**row._mapping) for row in rows]
+
+    async def clear(self, key: str | None = None) -> int:
+        statement = delete(throttle_buckets)
+        if key is not None:
+            statement = statement.where(or_(_columns.key == key, _columns.key.startswith(f"{key}/", autoescape=True)))
+        async with self._database.transaction() as connection:
+            return (await connection.execute(statement)).rowcount
+
+    async def prune(self, *, expired_at: int, keep: int, limit: int) -> int:
+        expired = select(_columns.key).where(_columns.expires_at <= expired_at)
+        async with self._database.transaction() as connection:
+            pruned = await _delete(connection, expired.limit(limit))
+            if pruned:
+                return pruned
+            number = await connection.scalar(select(func.count()).select_from(throttle_buckets)) or 0
+            if number <= keep:
+                return 0
+            least = select(_columns.key).order_by(_columns.failures, _columns.expires_at)
+            return await _delete(connection, least.limit(min(limit, number - keep)))
+
+
+async def _delete(connection: AsyncConnection, keys: Select[tuple[str]]) -> int:
+    # Rows that somebody is using are left for the next time: waiting for them
+    # could be for ever, if that somebody waits for one of ours.
+    locked = (await connection.scalars(keys.with_for_update(skip_locked=True))).all()
+    await connection.execute(delete(throttle_buckets).where(_columns.key.in_(locked)))
+    return len(locked)
