@@ -37,13 +37,14 @@ setup(
     package_data={"tornado_ds": ["py.typed"]},
     python_requires=">=3.11",
     cmdclass={"build_py": BuildWithResources},
-    entry_points={"console_scripts": ["tornado-ds = tornado_ds.__main__:main"]},
+    entry_points={"console_scripts": ["tornado-ds = tornado_ds.cli:main"]},
     install_requires=[
         "aiosqlite>=0.22.1",
         "alembic>=1.20.1",
         "asyncpg>=0.32.0",
         "bcrypt>=5.0.0",
         "cryptography>=50.0.2",
+        "httptools>=0.9.0",
         "orjson>=3.13.0",
         "pydantic>=2.14.3",
         "pydantic-settings[yaml]>=2.16.3",
@@ -54,6 +55,7 @@ setup(
         "structlog>=26.1.0",
         "tornado>=6.6.1",
         "typer>=0.29.2",
+        "uvloop>=0.23.0; sys_platform != 'win32'",
         "zxcvbn>=4.5.0",
     ],
     extras_require={
@@ -63,10 +65,11 @@ setup(
             "mypy>=2.4.1",
             "playwright>=1.65.2",
             # pytest-tornado marks its hooks in a way that pytest 10 no longer takes,
-            # and needs pkg_resources, which setuptools 82 no longer has.
+            # and needs pkg_resources, which setuptools 82 no longer has. Wheels are
+            # built by setuptools itself since 70.1.
             "pytest>=9.2.0,<10",
             "pytest-tornado>=0.8.1",
-            "setuptools>=65.5,<81",
+            "setuptools>=70.1,<81",
             "ruff>=0.17.6",
             "types-PyYAML>=6.0.12",
         ],

@@ -111,6 +111,8 @@ class Feed:
         try:
             async for batch in self._replay(last_id):
                 yield batch
+            # So that a follower with nothing to catch up on knows at once that it follows.
+            yield Batch()
             while not self._is_closed and self._published - position <= len(self._recent):
                 news = self._news
                 behind = self._published - position
@@ -131,13 +133,13 @@ class Feed:
         events = await self._store.events(after=0, alive_at=int(self._clock.now()))
         self._position = max((event.seq for event in events), default=0)
         # Gaps among them may be events of transactions that are not over yet.
-        self._watch(range(max(1, self._position - self.MAX_GAPS), self._position))
+        self._watch(range(1, self._position), events)
         return events
 
     async def _read_news(self, position: int) -> Sequence[SessionEvent]:
         events = await self._store.events(after=position, also=tuple(self._gaps))
         highest = max((event.seq for event in events), default=position)
-        self._watch(range(position + 1, highest + 1))
+        self._watch(range(position + 1, highest), events)
         self._position = max(position, highest)
         return events
 
@@ -165,9 +167,12 @@ class Feed:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    def _watch(self, numbers: range) -> None:
+    def _watch(self, numbers: range, seen: Sequence[SessionEvent]) -> None:
+        """Ask again for those of *numbers* that were not *seen*; for the newest, if there are very many."""
+        known = {event.seq for event in seen}
+        missing = (number for number in reversed(numbers) if number not in known)
         until = self._clock.monotonic() + self.OVERLAP_SECONDS
-        self._gaps.update((number, until) for number in numbers[-self.MAX_GAPS :])
+        self._gaps.update((number, until) for number in islice(missing, self.MAX_GAPS))
 
     def _forget_old_gaps(self) -> None:
         now = self._clock.monotonic()

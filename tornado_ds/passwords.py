@@ -8,10 +8,12 @@ import os
 import re
 import threading
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import NamedTuple, TypeVar, TypeVarTuple, Unpack
 
 import bcrypt
 
@@ -21,8 +23,9 @@ from tornado_ds.users import username_key
 MAX_PASSWORD_BYTES = 72
 MAX_WAITING = 16
 
-_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
-_LEGACY = re.compile(r"\$deepstream\$([\w-]+)\$(\d+)\$(\d+)\$(.+)")
+# The salt's last letter carries two bits; bcrypt 5 takes it only with the others clear.
+_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+_LEGACY = re.compile(r"\$deepstream\$([a-z0-9_]+)\$([1-9][0-9]{0,7})\$([1-9][0-9]{0,3})\$(.+)")
 
 _Result = TypeVar("_Result")
 _Args = TypeVarTuple("_Args")
@@ -41,6 +44,7 @@ class PasswordHasher:
         self._threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="bcrypt", initializer=_yield_to_the_loop)
         self._pending = 0
+        self._has_place = ContextVar("has_place", default=False)
         # A hash of what nobody can type, as dear as a real one.
         self._dummy = self.hash_now(os.urandom(32).hex())
 
@@ -83,14 +87,33 @@ class PasswordHasher:
         """Finish the passwords that are being worked on, forget those that wait, end the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    async def _run(self, work: Callable[[Unpack[_Args]], _Result], *args: *_Args) -> _Result:
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """
+        A place among those who wait; what is hashed inside needs no other one.
+
+        Taken before anything else is done for a login, so that the database sees
+        no more of a flood than can be hashed.
+
+        Raises:
+            OverloadedError: All are taken.
+        """
+        if self._has_place.get():
+            yield
+            return
         if self._pending >= self._threads + MAX_WAITING:
             raise OverloadedError("too many logins at once, try again in a moment")
         self._pending += 1
+        reset = self._has_place.set(True)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+            yield
         finally:
+            self._has_place.reset(reset)
             self._pending -= 1
+
+    async def _run(self, work: Callable[[Unpack[_Args]], _Result], *args: *_Args) -> _Result:
+        with self.place():
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
     def _verify_now(self, password: str, password_hash: str | None) -> bool:
         # Hashing costs the same whether or not the user exists, so response time
@@ -136,9 +159,14 @@ def check_password_hash(password_hash: str) -> str:
     Raises:
         UserDataError: It is neither bcrypt nor one from `legacy_hash`.
     """
-    if _cost_of(password_hash) is None and _LEGACY.fullmatch(password_hash) is None:
+    if not is_password_hash(password_hash):
         raise UserDataError("the password hash is not bcrypt ($2a$, $2b$ or $2y$ and 60 characters)")
     return password_hash
+
+
+def is_password_hash(text: str) -> bool:
+    """True if a password can be behind *text*."""
+    return _cost_of(text) is not None or _parse_legacy(text) is not None
 
 
 def can_be_hashed(password: str) -> bool:
@@ -162,30 +190,45 @@ def legacy_hash(stored: str, *, algorithm: str, iterations: int, key_length: int
     """
     digest = algorithm.lower().removeprefix("rsa-").replace("-", "")
     wrapped = f"$deepstream${digest}${iterations}${key_length}${stored}"
-    if digest not in hashlib.algorithms_available or iterations < 1 or key_length < 1:
-        raise UserDataError(f"there is no PBKDF2 with {algorithm!a}, {iterations} iterations and {key_length} bytes")
-    with contextlib.suppress(ValueError):
-        if len(b64decode(_split_legacy(stored, key_length)[0], validate=True)) == key_length:
-            return wrapped
-    raise UserDataError(f"this is no PBKDF2 password hash of deepstream with {key_length} bytes")
+    if _parse_legacy(wrapped) is None:
+        raise UserDataError(
+            "this is no password hash that deepstream made with"
+            f" PBKDF2, {algorithm!a}, {iterations} iterations and {key_length} bytes"
+        )
+    return wrapped
 
 
 def _is_legacy_right(password: str, password_hash: str) -> bool:
+    legacy = _parse_legacy(password_hash)
+    if legacy is None:
+        return False
+    made = hashlib.pbkdf2_hmac(
+        legacy.digest, password.encode(errors="replace"), legacy.salt, legacy.iterations, len(legacy.key)
+    )
+    return hmac.compare_digest(made, legacy.key)
+
+
+class _Legacy(NamedTuple):
+    digest: str
+    iterations: int
+    key: bytes
+    salt: bytes
+
+
+def _parse_legacy(password_hash: str) -> _Legacy | None:
+    """Take a hash of `legacy_hash` apart; None if no password can be behind it."""
     match = _LEGACY.fullmatch(password_hash)
     if match is None:
-        return False
-    digest, iterations, key_length, stored = match.groups()
-    key, salt = _split_legacy(stored, int(key_length))
-    made = hashlib.pbkdf2_hmac(
-        digest, password.encode(errors="replace"), salt.encode(), int(iterations), int(key_length)
-    )
-    return hmac.compare_digest(made, b64decode(key))
-
-
-def _split_legacy(stored: str, key_length: int) -> tuple[str, str]:
-    """Return the base64 key and the salt, whose text (not what it decodes to) was the salt."""
+        return None
+    digest, iterations, key_length, stored = match[1], int(match[2]), int(match[3]), match[4]
     end = 4 * -(-key_length // 3)
-    return stored[:end], stored[end:]
+    try:
+        # The text of the salt was the salt, not what it decodes to.
+        legacy = _Legacy(digest, iterations, b64decode(stored[:end], validate=True), stored[end:].encode())
+        hashlib.pbkdf2_hmac(digest, b"any", legacy.salt, 1, 1)
+    except ValueError:
+        return None
+    return legacy if len(legacy.key) == key_length else None
 
 
 def _cost_of(password_hash: str) -> int | None:

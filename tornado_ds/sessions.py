@@ -179,7 +179,8 @@ class Sessions:
         now = self._now()
         expires_at = now + (lifetime or self._absolute_timeout)
         session = Session(
-            sid=secrets.token_urlsafe(16),
+            # Hexadecimal, so that no command takes a sid for an option.
+            sid=secrets.token_hex(16),
             username=user.username,
             created_at=now,
             expires_at=expires_at,

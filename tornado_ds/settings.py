@@ -42,6 +42,9 @@ PREFIX = "TORNADO_DS_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 SECRETS_VARIABLE = f"{PREFIX}SECRETS_DIR"
 
+# Ten years, in seconds; beyond some thousand, dates no longer exist.
+MAX_DURATION = 3650 * 86400
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TELLTALE = re.compile(r"change.?me|example|secret|password|abrakadabra", re.IGNORECASE)
 _SECRET = re.compile(r"[A-Za-z0-9._~-]{24,}")
@@ -58,9 +61,16 @@ class Address(NamedTuple):
 
 
 def parse_duration(value: object) -> object:
-    """Turn `90d`, `12h`, `5m` or `30s` into seconds; anything else is left to pydantic."""
+    """Turn `90d`, `12h`, `5m` or `30s` into seconds; anything else comes back as it is."""
     match = re.fullmatch(r"(\d{1,9})\s*([smhd]?)", value) if isinstance(value, str) else None
     return int(match[1]) * _UNITS[match[2]] if match else value
+
+
+def _check_duration(value: object) -> object:
+    seconds = parse_duration(value)
+    if isinstance(seconds, str):
+        raise ValueError("write a duration such as 30s, 5m, 12h or 90d")
+    return seconds
 
 
 def _parse_address(value: object) -> object:
@@ -81,6 +91,8 @@ def _check_origin(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError("write an origin such as https://app.example.com")
+    if not value.isascii():
+        raise ValueError("write the host as browsers send it, in ASCII (xn--...)")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("write scheme, host and port only, such as https://app.example.com")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -105,7 +117,15 @@ def _check_network(value: str) -> str:
     return str(ip_network(value, strict=False))
 
 
-Duration = Annotated[int, BeforeValidator(parse_duration), Field(gt=0)]
+def _refuse_empty(value: object) -> object:
+    # An unset variable of a shell or a compose file: as a path it would mean the current folder.
+    if value == "":
+        raise ValueError("is empty; leave it out for the default")
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_check_duration), Field(gt=0, le=MAX_DURATION, strict=True)]
+Folder = Annotated[Path, BeforeValidator(_refuse_empty)]
 Listen = Annotated[Address, NoDecode, BeforeValidator(_parse_address)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 
@@ -191,16 +211,17 @@ class Settings(BaseSettings):
         BeforeValidator(_split_at_commas),
         Field(description="origins whose pages may connect with the cookie; default: that of `public_url`"),
     ] = ()
-    data_dir: Annotated[Path, Field(description="folder of keys, secret and the embedded database")] = Path("var")
+    data_dir: Annotated[Folder, Field(description="folder of keys, secret and the embedded database")] = Path("var")
     database_url: Annotated[
         SecretStr | None,
+        BeforeValidator(_refuse_empty),
         Field(description="SQLAlchemy URL of the database; default: SQLite in `data_dir`"),
     ] = None
     user_store: Annotated[
         str, Field(min_length=1, description="`sqlalchemy`, `memory`, an entry point, or a dotted path")
     ] = "sqlalchemy"
     webapp_dir: Annotated[
-        Path | None, Field(description="folder served at `/` behind the login; default: a demo page")
+        Folder | None, Field(description="folder served at `/` behind the login; default: a demo page")
     ] = None
     deepstream_url: Annotated[
         str, AfterValidator(_check_websocket_url), Field(description="where browsers reach deepstream")
@@ -237,6 +258,12 @@ class Settings(BaseSettings):
         if value is not None and not value.is_dir():
             raise ValueError(f"there is no folder {value}")
         return value
+
+    @model_validator(mode="after")
+    def _keeps_keys_out_of_webapp(self) -> "Settings":
+        if self.webapp_dir is not None and self.data_dir.resolve().is_relative_to(self.webapp_dir.resolve()):
+            raise ValueError("data_dir is inside webapp_dir: everybody who logs in could read the keys")
+        return self
 
     @property
     def uses_embedded_database(self) -> bool:
@@ -275,16 +302,17 @@ def load_settings(file: Path | None = None) -> Settings:
     """
     file = file or _default_file()
     _refuse_unknown_variables()
+    content = {} if file is None else _read_yaml(file)
     try:
         config = SettingsConfigDict(yaml_file=file, secrets_dir=os.environ.get(SECRETS_VARIABLE))
         settings = type("LoadedSettings", (Settings,), {"model_config": config, "__module__": __name__})()
     except ValidationError as exc:
         raise SettingsError(_in_one_line(exc)) from exc
-    except (SourceError, OSError, ValueError, yaml.YAMLError) as exc:
+    except (SourceError, OSError, ValueError) as exc:
         raise SettingsError(f"the configuration cannot be read: {' '.join(str(exc).split())}") from exc
     assert isinstance(settings, Settings)
     if file is not None:
-        _refuse_open_file(file, settings)
+        _refuse_open_file(file, content)
     return settings
 
 
@@ -346,6 +374,11 @@ def walk_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator
             yield f"{prefix}{name}", field
 
 
+def default_text(field: Any) -> str:
+    """Return the default of one of `walk_fields` as text, empty if there is none."""
+    return _as_text(field.default)
+
+
 def variable_of(key: str) -> str:
     """Return the environment variable of a key."""
     return PREFIX + key.replace(".", "__").upper()
@@ -361,17 +394,23 @@ def _default_file() -> Path | None:
 def _refuse_unknown_variables() -> None:
     known = {variable_of(key) for key, _ in walk_fields()} | {CONFIG_VARIABLE, SECRETS_VARIABLE}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise SettingsError(f"{name} in the environment is no setting; `config show` lists them all")
 
 
-def _refuse_open_file(file: Path, settings: Settings) -> None:
-    """Refuse a file that holds secrets and is open to other users."""
+def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        is_open = bool(file.stat().st_mode & 0o077)
-    except (OSError, ValueError, yaml.YAMLError) as exc:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
         raise SettingsError(f"{file} cannot be read: {' '.join(str(exc).split())}") from exc
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SettingsError(f"{file} holds no settings: write lines such as `listen: 127.0.0.1:8000`")
+    return content
+
+
+def _refuse_open_file(file: Path, content: dict[str, Any]) -> None:
+    """Refuse a file that holds secrets and is open to other users."""
+    is_open = bool(file.stat().st_mode & 0o077)
     if is_open and (content.get("webhook", {}).get("secret") or "@" in str(content.get("database_url", ""))):
         raise SettingsError(f"{file} holds a secret and can be read by other users: chmod 600 it")
 

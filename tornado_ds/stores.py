@@ -31,7 +31,7 @@ def open_user_store(name: str, database: Database) -> UserStore:
     except SettingsError:
         raise
     except Exception as exc:
-        raise SettingsError(f"user_store: {name} cannot be opened: {exc}") from exc
+        raise SettingsError(f"user_store: {name} cannot be opened: {' '.join(str(exc).split())}") from exc
     return store
 
 

@@ -24,7 +24,7 @@ RESERVED_USERNAMES = frozenset({"OPEN"})
 # unassigned, line and paragraph separators: names that look like other names.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
-# Letters and marks that show nothing (Default_Ignorable_Code_Point, Unicode 15, section 5.21), and the blank of Braille.
+# Letters and marks that show nothing (Unicode 15, section 5.21), and the blank of Braille.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tornado_ds.app import open_services, prepare_database
 from tornado_ds.errors import TornadoDSError
@@ -66,7 +67,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
 
 def print_json(value: object) -> None:
     """Print *value* as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(
+        "\n".join(visible(line, _json_escape) for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"))
+    )
 
 
 def fail(message: str) -> NoReturn:
@@ -74,9 +77,17 @@ def fail(message: str) -> NoReturn:
     raise TornadoDSError(message)
 
 
-def _cell(value: object) -> str:
+def visible(text: str, escape: Callable[[str], str] = lambda character: ascii(character)[1:-1]) -> str:
+    """Return *text* with everything escaped that a terminal would obey instead of showing it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else escape(c) for c in text)
+
+
+def _json_escape(character: str) -> str:
+    return json.dumps(character)[1:-1]
+
+
+def _cell(value: object) -> Text:
+    # Text, because in a plain string rich takes [square brackets] for its markup.
     if value is None:
-        return ""
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+        return Text("")
+    return Text(visible(json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)))

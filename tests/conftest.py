@@ -1,0 +1,83 @@
+"""Fixtures for all tests. An asynchronous test is marked `gen_test`, and pytest-tornado runs it in `io_loop`."""
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tornado.platform.asyncio import AsyncIOLoop
+
+from tests.fakes import ManualClock
+from tests.postgresql import PostgreSQL, run_server, upgrade_now
+from tornado_ds.settings import PasswordSettings, Settings
+
+
+@pytest.fixture
+def io_loop() -> Iterator[AsyncIOLoop]:
+    """The event loop of one test; pytest-tornado's own makes itself current in a way that Tornado is giving up."""
+    io_loop = AsyncIOLoop(make_current=False)
+    asyncio.set_event_loop(io_loop.asyncio_loop)
+
+    yield io_loop
+
+    # A connection to SQLite that failed says so to the loop from its thread, a moment later.
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join(timeout=5)
+    asyncio.set_event_loop(None)
+    io_loop.close(all_fds=True)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still until it is advanced."""
+    return ManualClock()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The defaults, with cheap passwords and everything in a folder of the test."""
+    return Settings(data_dir=tmp_path / "var", passwords=PasswordSettings(bcrypt_cost=4, allow_weak_cost=True))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server; most tests want `postgresql_url`."""
+    with run_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
+    """The URL of a PostgreSQL database with our tables and nothing in them."""
+    yield postgresql.url(postgresql.database)
+    postgresql.clean()
+
+
+@pytest.fixture
+def empty_postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
+    """The URL of a PostgreSQL database without tables."""
+    name = postgresql.create()
+    yield postgresql.url(name)
+    postgresql.drop(name)
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
+    upgrade_now(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def sqlite_file(_sqlite_template: Path, tmp_path: Path) -> Path:
+    """An SQLite database with our tables and nothing in them."""
+    return Path(shutil.copy(_sqlite_template, tmp_path / "tornado_ds.sqlite3"))
+
+
+@pytest.fixture
+def sqlite_url(sqlite_file: Path) -> str:
+    """The URL of `sqlite_file`."""
+    return f"sqlite:///{sqlite_file}"

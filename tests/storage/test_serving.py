@@ -1,0 +1,103 @@
+"""The server as it is started, over a database that is ready for it or not."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tornado_ds.storage import schema
+
+START = [sys.executable, "-m", "tornado_ds"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Settings for a server of the test's own, on ports that are free."""
+    return os.environ | {
+        "TORNADO_DS_DATA_DIR": str(tmp_path / "var"),
+        "TORNADO_DS_LISTEN": "127.0.0.1:0",
+        "TORNADO_DS_INTERNAL_LISTEN": "127.0.0.1:0",
+        "TORNADO_DS_LOG_FORMAT": "json",
+    }
+
+
+def test_serve_makes_its_tables_when_the_database_is_embedded(environment: dict[str, str], tmp_path: Path) -> None:
+    """The first start needs no other command; what it makes is for its owner alone."""
+    with _serving(environment, tmp_path):
+        pass
+
+    folder = tmp_path / "var"
+    with closing(sqlite3.connect(folder / "tornado_ds.sqlite3")) as database:
+        revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    assert revision == (schema.head_revision(),)
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_serve_refuses_when_postgresql_has_no_tables(
+    environment: dict[str, str], tmp_path: Path, empty_postgresql_url: str
+) -> None:
+    """Another database than the embedded one is never changed by starting; one line says what to do."""
+    environment = environment | {"TORNADO_DS_DATABASE_URL": empty_postgresql_url}
+
+    refused = _run(["serve"], environment, tmp_path)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert len(refused.stderr.splitlines()) == 1
+    assert refused.stderr.endswith("run `python -m tornado_ds db upgrade`\n")
+
+
+def test_serve_starts_when_the_command_that_it_named_was_run(
+    environment: dict[str, str], tmp_path: Path, empty_postgresql_url: str
+) -> None:
+    """The command that the refusal names is the one that helps."""
+    environment = environment | {"TORNADO_DS_DATABASE_URL": empty_postgresql_url}
+
+    upgraded = _run(["db", "upgrade"], environment, tmp_path)
+
+    assert (upgraded.returncode, upgraded.stderr) == (0, "")
+    with _serving(environment, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        pytest.param({"TORNADO_DS_DATABASE_URL": "postgresql://me:canary@127.0.0.1:1/x"}, "the database ", id="away"),
+        pytest.param({"TORNADO_DS_USER_STORE": "no.such:Store"}, "user_store: ", id="unknown-module"),
+    ],
+)
+def test_serve_says_one_line_when_storage_cannot_be_used(
+    environment: dict[str, str], tmp_path: Path, variables: dict[str, str], message: str
+) -> None:
+    """A mistake in the settings is one line without passwords, never a traceback."""
+    refused = _run(["serve"], environment | variables, tmp_path)
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {message}")
+    assert len(refused.stderr.splitlines()) == 1
+    assert "canary" not in refused.stderr
+
+
+def _run(arguments: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*START, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@contextmanager
+def _serving(environment: dict[str, str], folder: Path) -> Iterator[None]:
+    """A server that is ready, and that stops cleanly afterwards."""
+    with subprocess.Popen(START, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            assert any('"ready"' in line for line in iter(server.stderr.readline, ""))
+            yield
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+    assert server.returncode == 0

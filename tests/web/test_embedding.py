@@ -1,0 +1,49 @@
+import json
+import re
+import sys
+from pathlib import Path
+
+from tests.live.servers import AuthServer, Server, fetch
+
+PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
+PASSWORD = "correct horse battery staple"
+SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+USERS = [
+    {"username": "alice", "password": PASSWORD, "roles": ["editor"]},
+    {"username": "bob", "password": PASSWORD, "roles": ["reader"]},
+]
+
+HTML = {"Accept": "text/html"}
+
+
+def test_program_of_the_page_protects_its_routes_when_it_is_run_as_it_stands(tmp_path: Path) -> None:
+    """Whoever copies the program gets what the page says: prices for all, orders by login, changes by role."""
+    [program] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "shop.py").write_text(program, encoding="utf-8")
+    usual = AuthServer(tmp_path, secret=SECRET, deepstream_port=1)
+    shop = Server(
+        [sys.executable, str(tmp_path / "shop.py")],
+        env=usual.settings,
+        log=tmp_path / "shop.log",
+        ready=f"http://{usual.internal}/readyz",
+    )
+    usual.cli("seed", "-", text=json.dumps(USERS))
+
+    shop.start()
+    try:
+        cookies = {name: {"Cookie": usual.log_in(name, PASSWORD)} for name in ("alice", "bob")}
+        orders = f"{usual.url}/orders"
+        page = fetch(orders, headers=HTML)
+
+        assert fetch(f"{usual.url}/prices").json() == {"apple": 3, "pear": 4}
+        assert page.status == 303
+        assert ("Location", "/login?next=%2Forders") in page.headers
+        assert fetch(orders).json() == {"error": "not_logged_in"}
+        assert fetch(orders, headers=cookies["bob"]).json() == {"customer": "bob", "orders": []}
+        assert fetch(orders, method="POST", headers=cookies["bob"]).status == 403
+        assert fetch(orders, method="POST", headers=cookies["alice"]).json() == {"taken": True}
+        evil = cookies["alice"] | {"Sec-Fetch-Site": "cross-site"}
+        assert fetch(orders, method="POST", headers=evil).status == 403
+    finally:
+        shop.kill()

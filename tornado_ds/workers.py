@@ -1,0 +1,121 @@
+"""Several processes that share the listening sockets, and a parent that looks after them."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import structlog
+
+from tornado_ds.errors import TornadoDSError, WorkerError
+
+log = structlog.get_logger("workers")
+
+# A worker that ends sooner than this after its start is started again only
+# after a pause, and after several of them in a row not at all.
+HEALTHY_SECONDS = 10.0
+MAX_EARLY_ENDS = 5
+
+# Who is told to stop has this long before it is killed.
+STOP_SECONDS = 15
+
+_TO_ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Workers:
+    """
+    Runs *work* in *count* processes until SIGTERM or SIGINT, and starts those again that end by themselves.
+
+    *work* is called with a file descriptor that becomes readable when the
+    parent is gone, so that no worker outlives it unnoticed. SIGHUP is passed on.
+    """
+
+    def __init__(self, count: int, work: Callable[[int], None]) -> None:
+        self._count = count
+        self._work = work
+        self._started: dict[int, float] = {}
+        self._is_stopping = False
+        self._early_ends = 0
+
+    def run(self) -> None:
+        """
+        Return when all have ended after a signal.
+
+        Raises:
+            WorkerError: They end again and again right after their start.
+        """
+        orphaned, self._parent_lives = os.pipe()
+        handlers = {number: signal.signal(number, self._pass_on) for number in _TO_ALL}
+        try:
+            for _ in range(self._count):
+                self._start(orphaned)
+            while self._started:
+                self._bury(*os.wait(), orphaned)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            os.close(orphaned)
+            os.close(self._parent_lives)
+        if self._early_ends >= MAX_EARLY_ENDS:
+            raise WorkerError("the workers end right after their start; see the log above")
+
+    def _start(self, orphaned: int) -> None:
+        # A signal that came between the fork and the note of it would miss the new one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_worker(orphaned)
+            self._started[pid] = time.monotonic()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
+        log.info("worker started", pid=pid)
+
+    def _become_worker(self, orphaned: int) -> NoReturn:
+        code = 1
+        try:
+            for number in _TO_ALL:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
+            os.close(self._parent_lives)
+            self._work(orphaned)
+            code = 0
+        except TornadoDSError as exc:
+            log.error("worker failed", reason=str(exc))
+        except BaseException:
+            log.exception("worker failed")
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Not sys.exit: what the parent wanted to do after the fork is not the worker's.
+            os._exit(code)
+
+    def _bury(self, pid: int, status: int, orphaned: int) -> None:
+        started = self._started.pop(pid, None)
+        if started is None or self._is_stopping:
+            return
+        log.error("worker ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
+        if time.monotonic() - started > HEALTHY_SECONDS:
+            self._early_ends = 0
+        else:
+            self._early_ends += 1
+            time.sleep(0.1 * 2**self._early_ends)
+        if self._early_ends >= MAX_EARLY_ENDS:
+            self._pass_on(signal.SIGTERM, None)
+        elif not self._is_stopping:
+            self._start(orphaned)
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        if number != signal.SIGHUP:
+            self._is_stopping = True
+        if self._is_stopping and hasattr(signal, "alarm"):
+            signal.signal(signal.SIGALRM, self._kill)
+            signal.alarm(STOP_SECONDS)
+        for pid in self._started:
+            os.kill(pid, signal.SIGTERM if number == signal.SIGINT else number)
+
+    def _kill(self, _number: int, _frame: object) -> None:
+        for pid in self._started:
+            os.kill(pid, signal.SIGKILL)
