@@ -71,7 +71,7 @@ async def prepare_database(settings: Settings) -> None:
     if is_embedded:
         make_data_dir(settings)
     async with open_database(settings, seconds=COMMAND_SECONDS, may_create=is_embedded) as database:
-        if is_embedded:
+        if is_embedded and await schema.current_revision(database) != schema.head_revision():
             await schema.upgrade(database)
         await schema.check_schema(database)
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, inspect, text
 from tornado.ioloop import IOLoop
 
 from tornado_ds.app import prepare_database
 from tornado_ds.errors import SchemaError, StorageError
+from tornado_ds.resources import resource
 from tornado_ds.settings import Settings
 from tornado_ds.storage import schema
 from tornado_ds.storage.database import COMMAND_SECONDS, Database, parse_url, sqlite_url
@@ -188,3 +191,11 @@ async def _tables(database: Database) -> dict[str, list[str]]:
 async def _set_revision(database: Database, revision: str | None) -> None:
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+def test_models_name_the_newest_migration() -> None:
+    """The revision that the code needs is the last one that the migrations lead to."""
+    config = Config()
+    config.set_main_option("script_location", str(resource("migrations")))
+
+    assert [schema.head_revision()] == ScriptDirectory.from_config(config).get_heads()

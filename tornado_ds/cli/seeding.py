@@ -25,7 +25,9 @@ _SHOWN = 5
 
 
 def seed(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML, JSON or CSV file of users; - reads standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A YAML, JSON or CSV file of users; - reads standard input.")
+    ],
     file_format: Annotated[
         SeedFormat | None, typer.Option("--format", help="What the file is, if its name does not say so.")
     ] = None,

@@ -26,7 +26,7 @@ from tornado_ds.seed_formats import parse_object
 from tornado_ds.services import Services
 from tornado_ds.users import User, UserChanges, check_data, check_username
 
-app = typer.Typer(no_args_is_help=True, help="Add, show and change users.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Add, show and change users.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The username.")]
 PasswordStdin = Annotated[

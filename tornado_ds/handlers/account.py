@@ -9,7 +9,7 @@ from tornado.web import HTTPError
 
 from tornado_ds.errors import AuthenticationError, SessionNotFoundError, ThrottledError, UserDataError
 from tornado_ds.handlers.base import BaseHandler, ProtectedHandler, spelled_out
-from tornado_ds.handlers.forms import form_field
+from tornado_ds.handlers.forms import UNREADABLE, form_field
 from tornado_ds.sessions import Session
 from tornado_ds.tokens import Claims
 
@@ -51,7 +51,8 @@ class EndSessionHandler(ProtectedHandler):
 
     async def post(self) -> None:
         sid = form_field(self.request, "sid")
-        await self.services.sessions.end(sid, username=self.claims.username, reason="ended_by_user")
+        if sid != UNREADABLE:
+            await self.services.sessions.end(sid, username=self.claims.username, reason="ended_by_user")
         self.redirect("/account?notice=ended", status=303)
 
 

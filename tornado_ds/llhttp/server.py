@@ -72,6 +72,9 @@ class Server:
             sock, server = self._listening.pop()
             await self._accept_rest(sock)
             server.close()
+        # What the loop has accepted becomes a connection in its next turns.
+        for _ in range(5):
+            await asyncio.sleep(0)
         await self._wait_until_empty(min(LAST_CALL_SECONDS, seconds))
         for connection in list(self._connections):
             if connection.is_idle:

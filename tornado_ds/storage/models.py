@@ -3,6 +3,9 @@
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import TEXT
 
+# The newest of the migrations that make these tables.
+REVISION = "0002"
+
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_name)s"},
 )

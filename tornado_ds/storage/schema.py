@@ -1,18 +1,26 @@
-"""Brings a database to the tables of this version, and says whether it has them."""
+"""
+Brings a database to the tables of this version, and says whether it has them.
+
+Alembic is imported only where something is to be migrated: to load it takes
+longer than a server may take to start.
+"""
 
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, column, inspect, select, table
 
 from tornado_ds.errors import SchemaError
 from tornado_ds.resources import resource
 from tornado_ds.storage.database import Database
+from tornado_ds.storage.models import REVISION
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Where Alembic notes which revision a database is at.
+_NOTE = table("alembic_version", column("version_num"))
 
 
 async def upgrade(database: Database, revision: str = "head") -> None:
@@ -23,16 +31,22 @@ async def upgrade(database: Database, revision: str = "head") -> None:
         SchemaError: The database was made by a newer version.
         StorageError: It cannot be reached.
     """
+    from alembic import command
+
     await _run(database, lambda config: command.upgrade(config, revision))
 
 
 async def downgrade(database: Database, revision: str) -> None:
     """Undo the migrations behind *revision* (`base` for all); errors as for `upgrade`."""
+    from alembic import command
+
     await _run(database, lambda config: command.downgrade(config, revision))
 
 
 async def find_drift(database: Database) -> str | None:
     """Return how the tables differ from `tornado_ds.storage.models`, None if they do not."""
+    from alembic import command
+
     try:
         await _run(database, command.check)
     except SchemaError as exc:
@@ -43,12 +57,15 @@ async def find_drift(database: Database) -> str | None:
 async def current_revision(database: Database) -> str | None:
     """Return the revision that the database is at, None if it is empty."""
     async with database.read() as connection:
-        return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+        if not await connection.run_sync(lambda sync: inspect(sync).has_table(_NOTE.name)):
+            return None
+        revision: str | None = await connection.scalar(select(_NOTE.c.version_num))
+    return revision
 
 
-def head_revision() -> str | None:
+def head_revision() -> str:
     """Return the revision that this version needs."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    return REVISION
 
 
 async def check_schema(database: Database) -> None:
@@ -58,19 +75,20 @@ async def check_schema(database: Database) -> None:
     Raises:
         SchemaError: It is not; the text names the command that helps.
     """
-    current, head = await current_revision(database), head_revision()
-    if current == head:
+    current = await current_revision(database)
+    if current == REVISION:
         return
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in _known_revisions():
         raise SchemaError(f"the database is at revision {current}, which only a newer version of tornado_ds knows")
     raise SchemaError(
-        f"the database is at revision {current or 'none'}, this version needs {head}:"
+        f"the database is at revision {current or 'none'}, this version needs {REVISION}:"
         " run `python -m tornado_ds db upgrade`"
     )
 
 
-async def _run(database: Database, migrate: Callable[[Config], None]) -> None:
+async def _run(database: Database, migrate: "Callable[[Config], None]") -> None:
+    from alembic.util import CommandError
+
     def run(connection: Connection) -> None:
         config = _config()
         config.attributes["connection"] = connection
@@ -83,7 +101,15 @@ async def _run(database: Database, migrate: Callable[[Config], None]) -> None:
         raise SchemaError(f"the migrations cannot be applied: {exc}") from exc
 
 
-def _config() -> Config:
+def _known_revisions() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> "Config":
+    from alembic.config import Config
+
     # Alembic reports to a person at a terminal; ours is told by the command that called.
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(resource("migrations")).replace("%", "%%"))
