@@ -46,6 +46,7 @@ setup(
         "cryptography>=50.0.2",
         "httptools>=0.9.0",
         "orjson>=3.13.0",
+        "prometheus-client>=0.26.0",
         "pydantic>=2.14.3",
         "pydantic-settings[yaml]>=2.16.3",
         "pyjwt>=2.15.1",

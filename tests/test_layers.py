@@ -16,6 +16,7 @@ FLOORS = [
     {"seed", "testing"},
     {"seed_entries"},
     {"seed_formats"},
+    {"server"},
     {"app", "workers", "logs"},
     {"stores"},
     {"storage"},
@@ -27,7 +28,7 @@ FLOORS = [
     {"loader", "sessions"},
     {"snapshot", "throttle"},
     {"tokens"},
-    {"cookies", "passwords", "recent", "settings"},
+    {"cookies", "metrics", "passwords", "recent", "settings"},
     {"addresses", "keys", "users"},
     {"clock", "errors", "resources", ""},
 ]
@@ -45,7 +46,8 @@ HOMES = {
     "pydantic_settings": {"settings"},
     "rich": {"cli"},
     "sqlalchemy": {"storage"},
-    "tornado": {"app", "handlers", "llhttp"},
+    "prometheus_client": {"metrics"},
+    "tornado": {"server", "handlers", "llhttp"},
     "typer": {"cli"},
     "zxcvbn": {"passwords"},
 }

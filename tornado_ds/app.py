@@ -1,34 +1,24 @@
-"""The composition root: settings in, a running server out, and everything undone in reverse at the end."""
+"""The composition root: settings in, services out, and everything undone in reverse at the end."""
 
 import asyncio
-import contextlib
-import signal
-from abc import ABC, abstractmethod
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-import structlog
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
+from typing import TYPE_CHECKING
 
 from tornado_ds.accounts import Accounts
 from tornado_ds.checker import SessionChecker
 from tornado_ds.clock import Clock, SystemClock
 from tornado_ds.cookies import DeviceCookie, SessionCookie
 from tornado_ds.devices import Devices
-from tornado_ds.errors import SettingsError
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
-from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
 from tornado_ds.housekeeping import Housekeeping
 from tornado_ds.keys import KeyRing, open_key_ring
-from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
-from tornado_ds.llhttp.server import BACKLOG
-from tornado_ds.llhttp.server import Server as LLHTTPServer
 from tornado_ds.passwords import PasswordHasher
 from tornado_ds.services import Services
 from tornado_ds.sessions import Sessions
-from tornado_ds.settings import Address, Settings, make_data_dir, webhook_secret
+from tornado_ds.settings import Settings, make_data_dir, webhook_secret
 from tornado_ds.snapshot import SessionSnapshot
 from tornado_ds.storage import schema
 from tornado_ds.storage.database import COMMAND_SECONDS, SERVER_SECONDS, Database, parse_url, sqlite_url
@@ -38,9 +28,8 @@ from tornado_ds.stores import open_user_store
 from tornado_ds.throttle import Throttle
 from tornado_ds.tokens import TokenService
 
-log = structlog.get_logger("app")
-
-DRAIN_SECONDS = 5.0
+if TYPE_CHECKING:
+    from tornado_ds.metrics import Metrics
 
 
 @asynccontextmanager
@@ -92,16 +81,27 @@ async def open_services(
     make_data_dir(settings)
     secret = webhook_secret(settings)
     keys = open_key_ring(settings.key_file, settings.token.algorithm, now=int(clock.now()))
+    # Not at the top: whether its figures are summed over workers is decided when it is imported.
+    from tornado_ds.metrics import Metrics
+
     async with open_database(settings, seconds=seconds) as database:
-        passwords = PasswordHasher(cost=settings.passwords.bcrypt_cost)
+        # Workers share the cores.
+        threads = max(1, (os.cpu_count() or 1) // settings.workers)
+        passwords = PasswordHasher(cost=settings.passwords.bcrypt_cost, threads=threads)
         try:
-            yield _connect(settings, clock, database, passwords, secret, keys)
+            yield _connect(settings, clock, database, passwords, secret, keys, Metrics())
         finally:
             passwords.close()
 
 
 def _connect(
-    settings: Settings, clock: Clock, database: Database, passwords: PasswordHasher, secret: str, keys: KeyRing
+    settings: Settings,
+    clock: Clock,
+    database: Database,
+    passwords: PasswordHasher,
+    secret: str,
+    keys: KeyRing,
+    metrics: "Metrics",
 ) -> Services:
     users = open_user_store(settings.user_store, database)
     store = SQLSessionStore(database)
@@ -150,87 +150,8 @@ def _connect(
         cookie=cookie,
         devices=Devices(DeviceCookie(settings.public_url), keys=lambda: tokens.keys, clock=clock),
         gate=gate,
+        metrics=metrics,
     )
-
-
-async def serve(settings: Settings) -> None:
-    """
-    Serve both listeners until SIGTERM or SIGINT, then let requests in flight finish.
-
-    Raises:
-        TornadoDSError: It cannot start; the text says what to do.
-    """
-    await prepare_database(settings)
-    async with open_services(settings) as services, following(services):
-        listeners: list[Listener] = [
-            PublicListener(make_app(services), settings.listen, key="listen"),
-            InternalListener(make_internal_app(services), settings.internal_listen, key="internal_listen"),
-        ]
-        signalled = _signalled()
-        for listener in listeners:
-            await listener.start()
-        log.info("ready", url=settings.public_url, listen=str(settings.listen), internal=str(settings.internal_listen))
-        await signalled.wait()
-        log.info("stopping")
-        services.feed.close()
-        await asyncio.gather(*(listener.drain() for listener in listeners))
-
-
-class Listener(ABC):
-    """One address and the application that answers there, within the limits of a server on the open Internet."""
-
-    def __init__(self, app: WebApplication, address: Address, *, key: str) -> None:
-        self._app = app
-        try:
-            self._sockets = bind_sockets(address.port, address.host, backlog=BACKLOG)
-        except OSError as exc:
-            raise SettingsError(f"{key}: cannot listen on {address}: {exc.strerror}") from exc
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return int(self._sockets[0].getsockname()[1])
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Accept connections."""
-
-    @abstractmethod
-    async def drain(self) -> None:
-        """Accept no more, answer what was asked, close."""
-
-
-class PublicListener(Listener):
-    """Tornado's own server."""
-
-    async def start(self) -> None:
-        self._server = HTTPServer(
-            self._app,
-            idle_connection_timeout=10,
-            body_timeout=5,
-            max_header_size=MAX_HEAD_BYTES,
-            # Bodies are bounded by the application, which can say so kindly.
-            max_body_size=2**62,
-        )
-        self._server.add_sockets(self._sockets)
-
-    async def drain(self) -> None:
-        self._server.stop()
-        self._server.conn_params.no_keep_alive = True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._app.in_flight.wait_until_none(), DRAIN_SECONDS)
-        await self._server.close_all_connections()
-
-
-class InternalListener(Listener):
-    """Our server on llhttp, with a short way for `/check-token`."""
-
-    async def start(self) -> None:
-        self._server = LLHTTPServer(self._app)
-        await self._server.start(self._sockets)
-
-    async def drain(self) -> None:
-        await self._server.drain(DRAIN_SECONDS)
 
 
 @asynccontextmanager
@@ -246,10 +167,12 @@ async def following(services: Services) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _signalled() -> asyncio.Event:
-    """Return what SIGTERM and SIGINT set from now on."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+def reload_keys(services: Services) -> None:
+    """
+    Sign and verify with the keys that are in the file now.
+
+    Raises:
+        KeyRingError: The file cannot be used; the keys of before stay in use.
+    """
+    settings, now = services.settings, int(services.clock.now())
+    services.tokens.use(open_key_ring(settings.key_file, settings.token.algorithm, now=now))

@@ -8,16 +8,16 @@ import, by `PROMETHEUS_MULTIPROC_DIR`, whether processes add up.
 import os
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
     """The figures of one process; `expose` gives those of all that share a port."""
+
+    CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -31,12 +31,6 @@ class Metrics:
             "Passwords that are being hashed or wait for it",
             registry=registry,
             multiprocess_mode="livesum",
-        )
-        self.hash_seconds = Histogram(
-            "tornado_ds_hash_seconds",
-            "Time from asking for a password hash to having it, waiting included",
-            registry=registry,
-            buckets=(0.1, 0.25, 0.5, 1, 2, 5),
         )
         self.feed_age = Gauge(
             "tornado_ds_feed_age_seconds",
@@ -56,6 +50,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        # Bound once: asking for a label costs more than counting.
         self._checks_by_code: dict[str, Callable[[], None]] = {}
 
     def count_check(self, code: str) -> None:
@@ -65,6 +60,10 @@ class Metrics:
             count = self._checks_by_code[code] = self.checks.labels(code).inc
         count()
 
+    def count_request(self, status: int) -> None:
+        """Count an answer to anything else."""
+        self.requests.labels(str(status)).inc()
+
     def expose(self) -> bytes:
         """Return the figures of all workers in Prometheus' text format."""
         if MULTIPROCESS_VARIABLE not in os.environ:
@@ -72,3 +71,8 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def forget_process(pid: int) -> None:
+    """Leave the gauges of a process that has ended out of the sums; what it counted stays."""
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]

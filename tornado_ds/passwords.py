@@ -45,8 +45,8 @@ class PasswordHasher:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="bcrypt", initializer=_yield_to_the_loop)
         self._pending = 0
         self._has_place = ContextVar("has_place", default=False)
-        # A hash of what nobody can type, as dear as a real one.
-        self._dummy = self.hash_now(os.urandom(32).hex())
+        # As dear to check as a real one, and the hash of nothing that anybody knows.
+        self._dummy = bcrypt.gensalt(cost) + b"." * 31
 
     async def hash(self, password: str) -> str:
         """
@@ -122,7 +122,7 @@ class PasswordHasher:
         if password_hash is not None and cost is not None:
             is_right = bcrypt.checkpw(password.encode(), password_hash.encode())
         else:
-            bcrypt.checkpw(b"any", self._dummy.encode())
+            bcrypt.checkpw(b"any", self._dummy)
             is_right = password_hash is not None and _is_legacy_right(password, password_hash)
         if not is_right and cost is not None:
             self._pad(cost)

@@ -1,6 +1,7 @@
 """What handlers and commands work with, built once by `tornado_ds.app`."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tornado_ds.accounts import Accounts
 from tornado_ds.checker import SessionChecker
@@ -17,6 +18,9 @@ from tornado_ds.snapshot import SessionSnapshot
 from tornado_ds.throttle import Throttle
 from tornado_ds.tokens import TokenService
 from tornado_ds.users import UserStore
+
+if TYPE_CHECKING:
+    from tornado_ds.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,3 +42,4 @@ class Services:
     cookie: SessionCookie
     devices: Devices
     gate: ConnectionGate
+    metrics: "Metrics"

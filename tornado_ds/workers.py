@@ -30,11 +30,13 @@ class Workers:
 
     *work* is called with a file descriptor that becomes readable when the
     parent is gone, so that no worker outlives it unnoticed. SIGHUP is passed on.
+    *buried* is called with the process id of each that ended.
     """
 
-    def __init__(self, count: int, work: Callable[[int], None]) -> None:
+    def __init__(self, count: int, work: Callable[[int], None], *, buried: Callable[[int], None]) -> None:
         self._count = count
         self._work = work
+        self._buried = buried
         self._started: dict[int, float] = {}
         self._is_stopping = False
         self._early_ends = 0
@@ -94,6 +96,7 @@ class Workers:
 
     def _bury(self, pid: int, status: int, orphaned: int) -> None:
         started = self._started.pop(pid, None)
+        self._buried(pid)
         if started is None or self._is_stopping:
             return
         log.error("worker ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))

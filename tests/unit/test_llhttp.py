@@ -55,6 +55,10 @@ class EmptyApplication(HTTPServerConnectionDelegate):
 
     def __init__(self) -> None:
         self.in_flight = InFlight()
+        self.verdicts: list[Verdict] = []
+
+    def note_verdict(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         return NothingHere(request_conn)

@@ -14,11 +14,11 @@ from tornado.platform.asyncio import AsyncIOLoop
 from tests.web.browser import PASSWORD
 from tests.web.conftest import SECRET
 from tests.web.wire import Answer, Wire, get, post
-from tornado_ds.app import InternalListener, Listener, PublicListener
 from tornado_ds.gate import MAX_BODY_BYTES
 from tornado_ds.handlers.base import BaseHandler
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication, make_app, make_internal_app
 from tornado_ds.llhttp.server import Limits, Server
+from tornado_ds.server import InternalListener, Listener, PublicListener, listen_on
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, WebhookSettings
 from tornado_ds.users import User
@@ -67,7 +67,7 @@ def internal_app(services: Services) -> WebApplication:
 def listener(io_loop: AsyncIOLoop, internal_app: WebApplication, server_kind: str) -> Iterator[Listener]:
     """The internal application on either server."""
     kind = PublicListener if server_kind == "tornado" else InternalListener
-    listener = kind(internal_app, Address("127.0.0.1", 0), key="internal_listen")
+    listener = kind(internal_app, listen_on(Address("127.0.0.1", 0), key="internal_listen"))
     io_loop.run_sync(listener.start)
     yield listener
     io_loop.run_sync(listener.drain)

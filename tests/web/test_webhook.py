@@ -9,8 +9,8 @@ from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.web.browser import PASSWORD, Browser, json_of
 from tests.web.conftest import SECRET
-from tornado_ds.app import InternalListener
 from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
+from tornado_ds.server import InternalListener, listen_on
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
 from tornado_ds.settings import Address, WebhookSettings
@@ -81,7 +81,7 @@ def deepstream(browser: Browser, place: str, app: WebApplication, io_loop: Async
     if place != "internal-listener":
         yield Deepstream(browser)
         return
-    listener = InternalListener(app, Address("127.0.0.1", 0), key="internal_listen")
+    listener = InternalListener(app, listen_on(Address("127.0.0.1", 0), key="internal_listen"))
     io_loop.run_sync(listener.start)
     browser.base_url = f"http://127.0.0.1:{listener.port}"
     yield Deepstream(browser)

@@ -1,10 +1,8 @@
 """`serve`: the auth server itself."""
 
-import asyncio
-
-from tornado_ds.app import serve as serve_forever
 from tornado_ds.cli.common import current_settings
 from tornado_ds.logs import configure_logging
+from tornado_ds.server import run
 
 
 def serve() -> None:
@@ -17,4 +15,4 @@ def serve() -> None:
     """
     settings = current_settings()
     configure_logging(settings.log_format)
-    asyncio.run(serve_forever(settings))
+    run(settings)

@@ -7,7 +7,13 @@ from urllib.parse import quote
 
 from tornado.web import HTTPError
 
-from tornado_ds.errors import AuthenticationError, SessionNotFoundError, ThrottledError, UserDataError
+from tornado_ds.errors import (
+    AuthenticationError,
+    SessionNotFoundError,
+    ThrottledError,
+    UserDataError,
+    UserNotFoundError,
+)
 from tornado_ds.handlers.base import BaseHandler, ProtectedHandler, spelled_out
 from tornado_ds.handlers.forms import UNREADABLE, form_field
 from tornado_ds.sessions import Session
@@ -88,6 +94,9 @@ class PasswordHandler(AccountHandler):
         except UserDataError as exc:
             self.set_status(422)
             await self.show(message=f"{str(exc).capitalize()}.")
+        except (SessionNotFoundError, UserNotFoundError):
+            # Ended or removed a moment ago by another server, of which this one has not heard yet.
+            self.redirect("/login", status=303)
         else:
             self.set_session_cookie(opened)
             self.redirect("/account?notice=password", status=303)

@@ -1,4 +1,4 @@
-"""Is it alive, and is it ready."""
+"""Is it alive, is it ready, and what are the figures."""
 
 from tornado_ds.handlers.base import BaseHandler
 
@@ -20,3 +20,11 @@ class ReadyHandler(BaseHandler):
             {"ready": is_ready, "feed_age_seconds": None if snapshot.age is None else round(snapshot.age, 3)},
             status=200 if is_ready else 503,
         )
+
+
+class MetricsHandler(BaseHandler):
+    """`GET /metrics`: figures of all workers for Prometheus."""
+
+    async def get(self) -> None:
+        self.set_header("Content-Type", self.services.metrics.CONTENT_TYPE)
+        self.write(self.services.metrics.expose())

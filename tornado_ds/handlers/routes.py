@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from tornado.httputil import (
 from tornado.web import Application, HTTPError, RequestHandler, url
 
 from tornado_ds.addresses import TrustedProxies
-from tornado_ds.gate import MAX_BODY_BYTES
+from tornado_ds.gate import MAX_BODY_BYTES, Verdict
 from tornado_ds.handlers import account, health, login, session_events, webapp, webhook
 from tornado_ds.handlers.base import BaseHandler, NotFoundHandler
 from tornado_ds.resources import resource
@@ -59,9 +58,15 @@ class WebApplication(Application):
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         return _BoundedRequest(self, super().start_request(server_conn, request_conn), request_conn)
 
+    def note_verdict(self, verdict: Verdict) -> None:
+        """Count and log an answer of the webhook."""
+        self.services.metrics.count_check(verdict.code)
+        webhook.log_verdict(verdict)
+
     def _log_and_forget(self, handler: RequestHandler) -> None:
         if handler.request.connection is not None:
             self.in_flight.remove(handler.request.connection)
+        self.services.metrics.count_request(handler.get_status())
         _log_request(handler)
 
 
@@ -107,6 +112,7 @@ def make_internal_app(services: Services) -> WebApplication:
         services,
         [
             (r"/session-events", session_events.SessionEventsHandler),
+            (r"/metrics", health.MetricsHandler),
             (r"/healthz", health.HealthHandler),
             (r"/readyz", health.ReadyHandler),
         ],
@@ -165,10 +171,9 @@ class _BoundedRequest(HTTPMessageDelegate):
         self._start_line, self._headers = start_line, headers
         self._app.in_flight.add(self._connection)
         if start_line.path.partition("?")[0] == webhook.PATH:
-            answered = partial(self._app.in_flight.remove, self._connection)
             services = self._app.services
             self._inner = webhook.WebhookDelegate(
-                self._connection, services.gate, is_https=services.cookie.is_secure, answered=answered
+                self._connection, services.gate, is_https=services.cookie.is_secure, answered=self._note
             )
         _tame_origin(headers)
         answer = self._inner.headers_received(start_line, headers)
@@ -194,6 +199,10 @@ class _BoundedRequest(HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         self._app.in_flight.remove(self._connection)
         self._inner.on_connection_close()
+
+    def _note(self, verdict: Verdict) -> None:
+        self._app.in_flight.remove(self._connection)
+        self._app.note_verdict(verdict)
 
     @property
     def _is_too_large(self) -> bool:

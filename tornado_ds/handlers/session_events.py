@@ -35,8 +35,10 @@ class SessionEventsHandler(BaseHandler):
 
     async def get(self) -> None:
         self._following: asyncio.Task[None] = asyncio.ensure_future(self._stream(_last_id(self.request.headers)))
+        await asyncio.wait([self._following])
         # Cancelled when the follower hangs up.
-        await asyncio.gather(self._following, return_exceptions=True)
+        if not self._following.cancelled():
+            self._following.result()
 
     def on_connection_close(self) -> None:
         if hasattr(self, "_following"):

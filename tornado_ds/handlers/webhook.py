@@ -36,7 +36,7 @@ class WebhookDelegate(HTTPMessageDelegate):
     """
 
     def __init__(
-        self, connection: HTTPConnection, gate: ConnectionGate, *, is_https: bool, answered: Callable[[], None]
+        self, connection: HTTPConnection, gate: ConnectionGate, *, is_https: bool, answered: Callable[[Verdict], None]
     ) -> None:
         self._connection = connection
         self._gate = gate
@@ -92,8 +92,7 @@ class WebhookDelegate(HTTPMessageDelegate):
         body = b"" if self._method == "HEAD" else verdict.body
         self._connection.write_headers(start_line, headers, body)
         self._connection.finish()
-        self._answered()
-        log_verdict(verdict)
+        self._answered(verdict)
 
 
 def judge(

@@ -15,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from tornado_ds.errors import FramingError
 from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Verdict
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication
-from tornado_ds.handlers.webhook import PATH, answer_headers, judge, log_verdict
+from tornado_ds.handlers.webhook import PATH, answer_headers, judge
 from tornado_ds.llhttp.exchange import Exchange, Peer
 from tornado_ds.llhttp.framing import END_OF_HEAD, MAX_HEAD_BYTES, Head, is_hopeless, parse_head
 
@@ -308,7 +308,7 @@ class Connection(asyncio.Protocol):
         head = self._answers[verdict.status, verdict.content_type, connection]
         self.deadline = self._host.idle_deadline
         self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(verdict.body), verdict.body))
-        log_verdict(verdict)
+        self._host.app.note_verdict(verdict)
         if connection == "close":
             self.close()
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, event, make_url
@@ -37,9 +38,12 @@ class Database:
     def __init__(self, url: URL, *, seconds: float = SERVER_SECONDS) -> None:
         self.url = url
         self._seconds = seconds
-        build = _sqlite_engine if url.get_backend_name() == "sqlite" else _postgresql_engine
-        self._reader = build(url, seconds)
+        is_sqlite = url.get_backend_name() == "sqlite"
+        self._reader = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, seconds)
         self._writer = self._reader.execution_options(**{_WRITES: True})
+        # SQLite has one writer at a time, and lets those who wait try again at odd
+        # moments; in this process they queue in the order in which they came.
+        self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if is_sqlite else nullcontext()
         self._joined: ContextVar[AsyncConnection | None] = ContextVar("joined", default=None)
 
     @property
@@ -54,7 +58,7 @@ class Database:
         if joined is not None:
             yield joined
             return
-        async with self._translated(), self._writer.begin() as connection:
+        async with self._translated(), self._turn, self._writer.begin() as connection:
             reset = self._joined.set(connection)
             try:
                 yield connection

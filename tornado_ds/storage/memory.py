@@ -154,9 +154,9 @@ class MemorySessionStore:
         return next(since, self._events[-1].seq if self._events else 0)
 
     async def prune(self, *, events_before: int, sessions_before: int, limit: int) -> int:
-        events = [event for event in self._events[:-1] if event.expires_at < events_before][:limit]
+        events = {event.seq for event in islice((e for e in self._events[:-1] if e.expires_at < events_before), limit)}
         over = [session.sid for session in self._sessions.values() if session.token_expires_at < sessions_before]
-        self._events = [event for event in self._events if event not in events]
+        self._events = [event for event in self._events if event.seq not in events]
         for sid in over[:limit]:
             del self._sessions[sid]
         return len(events) + len(over[:limit])
