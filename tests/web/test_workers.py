@@ -1,0 +1,210 @@
+"""Several workers on one port: restarted, drained, and of one mind."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.live.servers import free_port, wait_for
+from tornado_ds.keys import add_key
+
+WORKERS = 2
+
+
+class Supervised:
+    """A server of two workers, as it is started by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.internal = free_port()
+        self._log = (folder / "log").open("wb")
+        self._environment = os.environ | {
+            "TORNADO_DS_WORKERS": str(WORKERS),
+            "TORNADO_DS_DATA_DIR": str(folder / "var"),
+            "TORNADO_DS_LISTEN": "127.0.0.1:0",
+            "TORNADO_DS_INTERNAL_LISTEN": f"127.0.0.1:{self.internal}",
+            "TORNADO_DS_LOG_FORMAT": "json",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tornado_ds"], env=self._environment, cwd=folder, stderr=self._log
+        )
+
+    def command(self, *arguments: str, password: str | None = None) -> str:
+        """Return what a command on the same data prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tornado_ds", *arguments],
+            env=self._environment,
+            cwd=self.folder,
+            input=password,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return the log lines that say *name*."""
+        # The last line, if it fails, is for people.
+        lines = [line for line in (self.folder / "log").read_bytes().splitlines() if line.startswith(b"{")]
+        return [event for line in lines if (event := orjson.loads(line))["event"] == name]
+
+    def workers(self) -> set[int]:
+        """Return the process ids of the workers that live."""
+        started = {int(str(event["pid"])) for event in self.events("worker started")}
+        return started - {int(str(event["pid"])) for event in self.events("worker ended")}
+
+    def check(self, token: str) -> tuple[int, bytes]:
+        """Return what one of the workers says of *token*, over a new connection."""
+        secret = (self.folder / "var" / "webhook.secret").read_text().strip()
+        authorization = b64encode(f"deepstream:{secret}".encode()).decode()
+        return self._ask(
+            "POST",
+            "/check-token",
+            body=orjson.dumps({"connectionData": {}, "authData": {"token": token}}),
+            headers={"Authorization": f"Basic {authorization}", "Content-Type": "application/json"},
+        )
+
+    def figure(self, name: str) -> float:
+        """Return one of the figures."""
+        _, body = self._ask("GET", "/metrics")
+        match = re.search(rf"^{re.escape(name)} (\S+)$", body.decode(), re.MULTILINE)
+        return float(match[1]) if match else 0.0
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        self.process.kill()
+        self.process.wait()
+        for pid in self.workers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._log.close()
+
+    def _ask(
+        self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        with closing(HTTPConnection("127.0.0.1", self.internal, timeout=10)) as connection:
+            connection.request(method, path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Supervised]:
+    """A server of two workers that are ready."""
+    server = Supervised(tmp_path)
+    try:
+        wait_for(lambda: len(server.events("ready")) == WORKERS)
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def token(server: Supervised) -> str:
+    """A live token of alice."""
+    server.command("users", "add", "alice", "--password-stdin", password="a long enough passphrase\n")
+    return server.command("sessions", "open", "alice", "--lifetime", "1h").strip()
+
+
+def test_end_is_known_to_all_workers_when_it_was_typed_elsewhere(server: Supervised, token: str) -> None:
+    """Whichever worker is asked, a session that a command has ended is over for it."""
+    before = {server.check(token)[0] for _ in range(20)}
+
+    server.command("sessions", "end", "--everybody")
+
+    assert before == {200}
+    wait_for(lambda: server.check(token) == (403, b"session_ended"))
+    # Each of them has read the feed by the next turn of the slower one.
+    wait_for(lambda: {server.check(token)[0] for _ in range(20)} == {403})
+
+
+def test_figures_are_those_of_all_workers(server: Supervised, token: str) -> None:
+    """The sum of checks is right whichever worker is asked, and stays so when one dies."""
+    for _ in range(50):
+        server.check(token)
+
+    asked = {server.figure('tornado_ds_checks_total{code="ok"}') for _ in range(10)}
+    os.kill(min(server.workers()), signal.SIGKILL)
+    wait_for(lambda: len(server.events("ready")) == WORKERS + 1)
+    after = server.figure('tornado_ds_checks_total{code="ok"}')
+
+    assert asked == {50.0}
+    assert after == 50.0
+
+
+def test_worker_is_started_again_when_it_dies(server: Supervised, token: str) -> None:
+    """The parent notices, says so, and starts another; connections are answered all the time."""
+    victim = min(server.workers())
+
+    os.kill(victim, signal.SIGKILL)
+    statuses = {server.check(token)[0] for _ in range(20)}
+    wait_for(lambda: len(server.events("ready")) == WORKERS + 1)
+
+    assert statuses == {200}
+    assert [victim] == [event["pid"] for event in server.events("worker ended")]
+    assert len(server.workers()) == WORKERS
+
+
+def test_all_end_well_when_the_parent_is_told_to_stop(server: Supervised) -> None:
+    """SIGTERM to the parent stops every worker, and the exit code is 0."""
+    workers = server.workers()
+
+    server.process.send_signal(signal.SIGTERM)
+
+    assert server.process.wait(20) == 0
+    assert len(server.events("stopping")) == WORKERS
+    assert not [pid for pid in workers if _lives(pid)]
+
+
+def test_workers_end_when_the_parent_is_killed(server: Supervised) -> None:
+    """No worker goes on without anybody who would start it again."""
+    workers = server.workers()
+
+    server.process.kill()
+    server.process.wait()
+
+    wait_for(lambda: not [pid for pid in workers if _lives(pid)])
+
+
+def test_new_key_signs_when_the_parent_gets_sighup(server: Supervised, token: str) -> None:
+    """SIGHUP makes all workers read the keys again; tokens of the older key stay good, those of the new one are."""
+    key = add_key(server.folder / "var" / "keys.json", "HS256", now=int(time.time()))
+
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: len(server.events("keys reloaded")) == WORKERS)
+    newer = server.command("sessions", "open", "alice", "--lifetime", "1h").strip()
+
+    assert newer.startswith(key.header)
+    assert {200} == {server.check(each)[0] for each in (token, newer) for _ in range(10)}
+
+
+def test_start_is_given_up_when_workers_cannot_start(server: Supervised) -> None:
+    """Workers that end right after their start, again and again, end the parent with one line."""
+    with closing(sqlite3.connect(server.folder / "var" / "tornado_ds.sqlite3")) as database:
+        database.execute("DROP TABLE session_events")
+        database.commit()
+
+    for pid in server.workers():
+        os.kill(pid, signal.SIGKILL)
+
+    assert server.process.wait(60) == 1
+    assert server.events("worker failed")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
