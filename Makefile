@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test install format clean
+.PHONY: run test bench install format clean
 
 run: install
 	@exec $(BIN)/python -m tornado_ds demo
@@ -19,6 +19,10 @@ test: install
 
 install: .venv/installed node_modules/.installed
 
+# make bench ARGS='--quick --only storm'; ARGS=--help says what there is.
+bench: install benchmarks/peers/.venv/installed benchmarks/peers/node_modules/.installed
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -32,6 +36,15 @@ format: install
 node_modules/.installed: package-lock.json
 	@if command -v npm >/dev/null; then npm ci --no-audit --no-fund --loglevel=error && touch $@; \
 	else echo "npm is not installed: the auth server will run without deepstream"; fi
+
+benchmarks/peers/.venv/installed: benchmarks/peers/requirements.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+benchmarks/peers/node_modules/.installed: benchmarks/peers/package-lock.json
+	npm ci --prefix benchmarks/peers --no-audit --no-fund --loglevel=error
+	@touch $@
 
 clean:
 	rm -rf .venv node_modules build dist *.egg-info
