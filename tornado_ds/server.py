@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -56,6 +57,7 @@ def run(settings: Settings) -> None:
     Raises:
         TornadoDSError: It cannot start; the text says what to do.
     """
+    _raise_descriptor_limit()
     asyncio.run(prepare_database(settings))
     sockets = Sockets(
         public=listen_on(settings.listen, key="listen"),
@@ -165,6 +167,13 @@ class InternalListener(Listener):
 
     async def drain(self) -> None:
         await self._server.drain(DRAIN_SECONDS)
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system grants: each connection is one, and the usual 1024 are few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run_workers(settings: Settings, sockets: Sockets) -> None:

@@ -610,7 +610,7 @@ async def test_request_in_flight_is_answered_when_the_server_stops(listener: Lis
 # What no peer may exceed
 
 
-SHORT = Limits(idle=0.1, body=0.1, write=0.1, tick=0.05)
+SHORT = Limits(idle=0.3, body=0.3, write=0.3, tick=0.05)
 
 
 @on_llhttp

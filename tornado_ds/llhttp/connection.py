@@ -3,9 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from http.client import responses
 from math import inf
 from typing import Protocol, cast
 
@@ -13,11 +10,12 @@ import structlog
 from tornado.iostream import StreamClosedError
 
 from tornado_ds.errors import FramingError
-from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Verdict
+from tornado_ds.gate import ConnectionGate, Verdict
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication
-from tornado_ds.handlers.webhook import PATH, answer_headers, judge
+from tornado_ds.handlers.webhook import judge
+from tornado_ds.llhttp.checks import Answers, Request, read_request
 from tornado_ds.llhttp.exchange import Exchange, Peer
-from tornado_ds.llhttp.framing import END_OF_HEAD, MAX_HEAD_BYTES, Head, is_hopeless, parse_head
+from tornado_ds.llhttp.framing import END_OF_HEAD, Head, is_hopeless
 
 log = structlog.get_logger("llhttp")
 
@@ -25,28 +23,9 @@ log = structlog.get_logger("llhttp")
 _ANSWERING = 1  # one request at a time
 _CHOKED = 2  # the peer does not take what was written
 _CLOSING = 4  # all is said
-
-# deepstream sends the same few heads over and over, which differ in Content-Length only.
-_KNOWN_HEADS = 1024
-_KNOWN_HEAD_BYTES = 1024
+_YIELDING = 8  # others want to be served too
 
 _BAD_REQUEST = Verdict(400, b"bad request", "text/plain; charset=utf-8", "bad_request")
-
-
-class Answers(dict[tuple[int, str, str], bytes]):
-    """Heads of answers up to the value of Content-Length, by status, type and what they say about the connection."""
-
-    def __init__(self, *, is_https: bool) -> None:
-        self._is_https = is_https
-
-    def __missing__(self, key: tuple[int, str, str]) -> bytes:
-        status, content_type, connection = key
-        headers = answer_headers(status, content_type, is_https=self._is_https)
-        if connection:
-            headers["Connection"] = connection
-        lines = [f"HTTP/1.1 {status} {responses[status]}", *(f"{name}: {value}" for name, value in headers.items())]
-        self[key] = "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
-        return self[key]
 
 
 class Host(Protocol):
@@ -66,47 +45,6 @@ class Host(Protocol):
 
     def remove(self, connection: "Connection") -> None:
         """Forget a connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A head, and whether its request can take the shortest way; then with the headers that the gate wants."""
-
-    head: Head
-    is_check: bool
-    length: int
-    connection: str
-    authorization: str | None
-    content_type: str | None
-
-
-def read_request(raw: bytes) -> Request:
-    """
-    Return what to do with the head *raw*.
-
-    Raises:
-        FramingError: It is none.
-    """
-    head = parse_head(raw)
-    is_check = (
-        head.method == "POST"
-        and head.target.partition("?")[0] == PATH
-        and head.length is not None
-        and head.length <= MAX_BODY_BYTES
-        and not head.expects_continue
-    )
-    return Request(
-        head=head,
-        is_check=is_check,
-        length=head.length or 0,
-        connection=head.connection,
-        authorization=head.get("authorization"),
-        content_type=head.get("content-type"),
-    )
-
-
-# The same octets are the same head, so a known one need not be parsed again.
-_known_request = lru_cache(_KNOWN_HEADS)(read_request)
 
 
 class Connection(asyncio.Protocol):
@@ -240,17 +178,30 @@ class Connection(asyncio.Protocol):
 
     # Reading
 
-    def _read(self, data: bytes) -> None:
-        start = 0
-        while start < len(data) and not self._holds:
-            stop = self._read_request(data, start) if self._exchange is None else self._read_body(data, start)
-            if stop == start:
-                break
-            start = stop
-        if start < len(data) and not self._holds & _CLOSING:
-            self._unread += data[start:]
-            if self._holds:
-                self._transport.pause_reading()
+    def _read(self, data: bytes, start: int = 0) -> None:
+        stop = self._read_request(data, start) if self._exchange is None else self._read_body(data, start)
+        if stop == len(data) or self._holds & _CLOSING:
+            return
+        if self._holds or stop == start:
+            self._unread += data[stop:]
+        else:
+            # One request a turn, so that a client with many at hand holds up nobody.
+            self._holds |= _YIELDING
+            asyncio.get_running_loop().call_soon(self._read_on, data, stop)
+        if self._holds:
+            self._transport.pause_reading()
+
+    def _read_on(self, data: bytes, start: int) -> None:
+        self._holds &= ~_YIELDING
+        if self._holds:
+            self._unread[:0] = data[start:]
+            return
+        if self._unread:
+            data, start = data[start:] + bytes(self._unread), 0
+            self._unread.clear()
+        self._read(data, start)
+        if not self._holds:
+            self._transport.resume_reading()
 
     def _read_request(self, data: bytes, start: int) -> int:
         end = data.find(END_OF_HEAD, start) + 4
@@ -260,12 +211,7 @@ class Connection(asyncio.Protocol):
                 self._refuse()
             return start
         try:
-            if len(raw) <= _KNOWN_HEAD_BYTES:
-                request = _known_request(raw)
-            elif len(raw) <= MAX_HEAD_BYTES:
-                request = read_request(raw)
-            else:
-                raise FramingError("the head is too long")
+            request = read_request(raw)
         except FramingError as exc:
             self._refuse(exc)
             return start
@@ -306,6 +252,7 @@ class Connection(asyncio.Protocol):
         if self._host.is_draining:
             connection = "close"
         head = self._answers[verdict.status, verdict.content_type, connection]
+        # Before it is written, because a transport that is full then sets another one.
         self.deadline = self._host.idle_deadline
         self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(verdict.body), verdict.body))
         self._host.app.note_verdict(verdict)
@@ -350,10 +297,12 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         if self._holds:
             return
-        self._transport.resume_reading()
-        data = bytes(self._unread)
-        self._unread.clear()
-        self._read(data)
+        if self._unread:
+            data = bytes(self._unread)
+            self._unread.clear()
+            self._read(data)
+        if not self._holds:
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """Close once everything is written."""

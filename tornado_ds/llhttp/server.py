@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import structlog
 
 from tornado_ds.handlers.routes import WebApplication
-from tornado_ds.llhttp.connection import Answers, Connection
+from tornado_ds.llhttp.checks import Answers
+from tornado_ds.llhttp.connection import Connection
 
 log = structlog.get_logger("llhttp")
 

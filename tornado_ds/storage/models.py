@@ -1,7 +1,6 @@
 """The tables. Times are whole seconds since the epoch, so that both databases and all drivers agree on them."""
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import TEXT
 
 # The newest of the migrations that make these tables.
 REVISION = "0002"
@@ -11,7 +10,7 @@ metadata = MetaData(
 )
 
 # Compared by code point in both databases, so that pages of users follow each other.
-_Key = Text().with_variant(TEXT(collation="C"), "postgresql")
+_Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 # SQLite numbers rows by itself only in a column that is called INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Select, delete, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tornado_ds.storage.database import Database
@@ -30,9 +29,9 @@ class SQLThrottleStore:
         # insert of another transaction waits for the end of that. To read first
         # and then write would let attempts on a new name pass side by side.
         async with self._database.transaction() as connection:
-            is_sqlite = connection.dialect.name == "sqlite"
-            statement = (sqlite if is_sqlite else postgresql).insert(throttle_buckets)
-            statement = statement.values([asdict(bucket) for bucket in buckets])
+            statement = _insert(connection.dialect.name)(throttle_buckets).values(
+                [asdict(bucket) for bucket in buckets]
+            )
             statement = statement.on_conflict_do_update(
                 index_elements=[_columns.key], set_={"username": statement.excluded.username}
             )
@@ -73,6 +72,17 @@ class SQLThrottleStore:
                 return 0
             least = select(_columns.key).order_by(_columns.failures, _columns.expires_at)
             return await _delete(connection, least.limit(min(limit, number - keep)))
+
+
+def _insert(dialect: str) -> Any:
+    """Return the INSERT that can meet a row; only that of the database in use is loaded."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as insert_into_sqlite
+
+        return insert_into_sqlite
+    from sqlalchemy.dialects.postgresql import insert as insert_into_postgresql
+
+    return insert_into_postgresql
 
 
 async def _delete(connection: AsyncConnection, keys: Select[tuple[str]]) -> int:
