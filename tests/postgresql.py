@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import count
@@ -98,12 +99,13 @@ def upgrade_now(url: str) -> None:
 
 
 def run_now(action: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Run *action* in a loop of its own, and leave the current event loop alone."""
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(action())
-    finally:
-        loop.close()
+    """Run *action* in a loop and a thread of its own, whatever loop is current or even running here."""
+
+    async def run() -> _Result:
+        return await action()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result()
 
 
 def _package() -> Any:

@@ -193,7 +193,7 @@ class Sessions:
         opened = self._with_token(session, user)
         async with self.transaction():
             await self._store.add(session)
-            await self._end_beyond_limit(user.username)
+            await self._make_room(session)
         return opened
 
     async def renew(self, sid: str, user: User) -> OpenSession:
@@ -250,11 +250,12 @@ class Sessions:
             await self._record(*(_event("session.ended", session, at=now) for session in ended))
         return ended
 
-    async def _end_beyond_limit(self, username: str) -> None:
-        """End the oldest sessions of a user who has more than are allowed."""
+    async def _make_room(self, opened: Session) -> None:
+        """End the oldest sessions of a user who has more than are allowed, but not the one just opened."""
         if self._max_per_user is None:
             return
-        for session in (await self.list(username))[self._max_per_user :]:
+        others = [session for session in await self.list(opened.username) if session.sid != opened.sid]
+        for session in others[self._max_per_user - 1 :]:
             await self._end(sid=session.sid, reason="replaced")
 
     async def _live(self, sid: str) -> Session:

@@ -11,7 +11,7 @@ const https = require('https')
 /** @import { NamespacedLogger as Logger, SocketWrapper } from '@deepstream/types' */
 /** @typedef {Omit<SocketWrapper, 'serverData'> & { serverData: Session|null, socket: { terminate(): void } }} Socket */
 /** @typedef {{ sid: string, version: number, expiresAt: number }} Session what the webhook answers as serverData */
-/** @typedef {{ session: Session, missed: boolean }} Entry missed: events were lost since its login */
+/** @typedef {{ session: Session, why?: string }} Entry why: the reason for which it has to log in again */
 /** @typedef {{ url: string|string[], secret: string, kickRate?: number, silence?: number, retry?: number }} Options */
 
 const LOG = 'SESSION_GUARD'
@@ -56,7 +56,7 @@ class SessionGuard {
     if (this.closing.has(socket)) return this.end(socket, 'it was closed before')
     const session = socket.serverData
     if (socket.isClosed || !session || typeof session.sid !== 'string') return
-    this.entries.set(socket, { session, missed: false })
+    this.entries.set(socket, { session })
     // The webhook's answer can be older than the feed. The next tick closes such a connection; done at once, client
     // and webhook would spin until the webhook knows better too. Until then the connection can do nothing.
     if (this.ended.has(session.sid)) socket.onMessage = () => {}
@@ -68,7 +68,7 @@ class SessionGuard {
     if (name === 'session.ended') this.ended.set(sid, expiresAt)
     if (name === 'session.renewed') this.renewed.set(sid, expiresAt)
     if (name === 'user.changed') this.changed.set(username, { version: newest, until: Date.now() + 2 * MINUTE })
-    if (name === 'reset') this.entries.forEach((entry) => { entry.missed = true })
+    if (name === 'reset') this.entries.forEach((entry) => { entry.why = 'events were missed' })
     if (!this.review) this.review = setTimeout(() => this.safely(() => this.checkAll()), 20).unref()
   }
 
@@ -84,20 +84,20 @@ class SessionGuard {
 
   checkAll () {
     this.review = undefined
-    for (const [socket, entry] of this.entries) this.check(socket, entry)
+    for (const [socket, entry] of this.entries) this.check(socket, entry.session, entry)
   }
 
-  /** @param {Socket} socket  @param {Entry} entry */
-  check (socket, { session, missed }) {
+  /** @param {Socket} socket  @param {Session} session  @param {Entry} entry */
+  check (socket, session, entry) {
     const renewed = this.renewed.get(session.sid)
     const changed = this.changed.get(socket.userId)
-    const outdated = missed || (changed && session.version < changed.version)
+    if (changed && session.version < changed.version) entry.why = 'its user changed'
     // Valve reads this very object, so the expiry in the rules moves as well.
     if (renewed && session.expiresAt < renewed) session.expiresAt = renewed
     if (this.ended.has(session.sid)) this.end(socket, 'its session ended')
     else if (session.expiresAt <= Date.now()) this.end(socket, 'its session expired')
     // These come back at once and ask the webhook, so many are spread over time.
-    else if (outdated && this.kicksLeft-- > 0) this.end(socket, missed ? 'events were missed' : 'its user changed')
+    else if (entry.why && this.kicksLeft-- > 0) this.end(socket, entry.why)
   }
 
   /** @param {Socket} socket  @param {string} why */
@@ -183,7 +183,7 @@ class Feed {
     if (this.stopped) return
     if (why.startsWith('401')) this.say('secret', 'error', `${url} refuses options.secret: is it its webhook.secret?`)
     else this.say('lost', 'warn', `lost ${url} (${why}): sessions that end now stay connected until it is back`)
-    const delay = Math.min(40 * this.retry, this.retry * 2 ** this.failures++)
+    const delay = Math.min(16 * this.retry, this.retry * 2 ** this.failures++)
     this.timer = setTimeout(() => this.start(), delay * (0.5 + Math.random() / 2)).unref()
   }
 

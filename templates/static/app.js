@@ -15,7 +15,7 @@ const CONNECTION = {
 };
 
 const ENDED = {
-  not_logged_in: 'You are not logged in any more.',
+  not_logged_in: 'You were logged out in this browser.',
   session_invalid: 'You are not logged in any more.',
   session_expired: 'Your session ran out.',
   session_ended: 'You were logged out elsewhere.',
@@ -54,7 +54,7 @@ function start(client) {
   });
   session.addEventListener('ended', (event) => {
     event.preventDefault(); // Nobody should lose sight of what they wrote.
-    over('ended', ENDED[event.detail.reason] ?? ENDED.not_logged_in, ' Your text stays here for you to copy. ', logInLink());
+    over('ended', ENDED[event.detail.reason] ?? ENDED.session_invalid, ' Your text stays here for you to copy. ', logInLink());
   });
   session.addEventListener('denied', (event) => over('denied', `deepstream refused this page: ${event.detail.reason}.`));
   session.addEventListener('renewed', showTimeLeft);

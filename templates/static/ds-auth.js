@@ -21,6 +21,7 @@ const HOPELESS = new Set(['origin_denied', 'invalid_credentials']);
 
 const USE = ['pointerdown', 'keydown', 'wheel', 'touchmove'];
 const LONGEST_TIMER = 2 ** 31 - 1;
+const CLOCK_TOLERANCE = 5000;
 const SHARED = 'tornado_ds.session';
 
 /**
@@ -164,7 +165,7 @@ class PageSession extends EventTarget {
     const { status, date, news } = await fetchJson(url, method, this.#disposal.signal);
     this.#isAsking = false;
     if (this.#disposal.signal.aborted) return;
-    if (status === 401) return this.#end(news?.error ?? (this.timeLeft === 0 ? 'session_expired' : 'not_logged_in'));
+    if (status === 401) return this.#end(news?.error ?? 'not_logged_in');
     if (status !== 200 || !news) return this.#askLater();
     this.#failures.asking = 0;
     this.#clockSkew = skew(date);
@@ -221,7 +222,10 @@ class PageSession extends EventTarget {
 
   // The news
 
-  #end(reason) {
+  #end(code) {
+    // The browser drops the cookie of a session that ran out, so that the server cannot tell it from none.
+    const hasRunOut = code === 'not_logged_in' && this.timeLeft !== null && this.timeLeft < CLOCK_TOLERANCE;
+    const reason = hasRunOut ? 'session_expired' : code;
     if (['OPEN', 'AWAITING_AUTHENTICATION'].includes(this.#client.getConnectionState())) this.#client.pause();
     this.#channel.postMessage({ hasEnded: true });
     this.dispose();
@@ -247,7 +251,7 @@ function backoff(failures) {
 /** How far the server's clock is ahead; differences that are only the header's rounding count as none. */
 function skew(date) {
   const ahead = Date.parse(date) - Date.now();
-  return Math.abs(ahead) > 5000 ? ahead : 0;
+  return Math.abs(ahead) > CLOCK_TOLERANCE ? ahead : 0;
 }
 
 /** A server that cannot be reached, or says something else than JSON, gives no news. */

@@ -13,8 +13,8 @@ const EVENTS = ['connectionStateChanged', 'reauthenticationFailure', 'clientData
 const clients = new Map()
 
 const commands = {
-  open (name, url, headers) {
-    const client = new DeepstreamClient(url, { reconnectIntervalIncrement: 100, socketOptions: { headers } })
+  open (name, url, headers, options) {
+    const client = new DeepstreamClient(url, { reconnectIntervalIncrement: 100, socketOptions: { headers }, ...options })
     clients.set(name, client)
     for (const event of EVENTS) client.on(event, (...values) => say({ client: name, event, values }))
   },

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import Empty, Queue
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -105,12 +105,17 @@ class Driver:
         self._numbers = itertools.count(1)
         self._clients: dict[str, Client] = {}
         self._results: dict[int, Queue[dict[str, Any]]] = {}
+        self._writing = Lock()
 
-    def open(self, url: str, *, headers: Mapping[str, str] | None = None) -> Client:
-        """Return a client that connects to *url* with *headers*, such as the cookie and the origin of a page."""
+    def open(self, url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Client:
+        """
+        Return a client that connects to *url* with *headers*, such as the cookie and the origin of a page.
+
+        *options* are deepstream's own, such as `maxReconnectAttempts`.
+        """
         name = f"client {next(self._numbers)}"
         client = self._clients[name] = Client(self, name)
-        self.call("open", name, url, dict(headers or {}))
+        self.call("open", name, url, dict(headers or {}), options)
         return client
 
     def call(self, command: str, *args: Any) -> Any:
@@ -118,8 +123,9 @@ class Driver:
         number = next(self._numbers)
         result = self._results[number] = Queue()
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"id": number, "command": command, "args": args}) + "\n")
-        self._process.stdin.flush()
+        with self._writing:
+            self._process.stdin.write(json.dumps({"id": number, "command": command, "args": args}) + "\n")
+            self._process.stdin.flush()
         try:
             answer = result.get(timeout=SECONDS)
         except Empty:

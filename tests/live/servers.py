@@ -25,6 +25,10 @@ CLIENT_SCRIPT = ROOT / "node_modules" / "@deepstream" / "client" / "dist" / "bun
 
 NODE = shutil.which("node") or "node"
 
+# The addresses in our config.yml.
+_WEBHOOK = "http://deepstream:${TORNADO_DS_WEBHOOK__SECRET}@${TORNADO_DS_INTERNAL_LISTEN}/check-token"
+_FEED = "http://${TORNADO_DS_INTERNAL_LISTEN}/session-events"
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -231,15 +235,24 @@ class AuthServer(Server):
 
 
 class Deepstream(Server):
-    """A real deepstream server with our config; *webhook* stands in for the address in it."""
+    """A real deepstream server with our config; *webhook* and *feed* stand in for the addresses in it."""
 
     def __init__(
-        self, folder: Path, *, secret: str, internal: str, port: int | None = None, webhook: str | None = None
+        self,
+        folder: Path,
+        *,
+        secret: str,
+        internal: str,
+        port: int | None = None,
+        webhook: str | None = None,
+        feed: str | None = None,
     ) -> None:
         self.port = port or free_port()
         self.url = f"ws://localhost:{self.port}/deepstream"
         self.http_url = f"http://127.0.0.1:{self.port}"
-        config = DEEPSTREAM_CONFIG / "config.yml" if webhook is None else _copy_config(folder, webhook)
+        addresses = {_WEBHOOK: webhook, _FEED: feed}
+        others = {before: after for before, after in addresses.items() if after is not None}
+        config = _copy_config(folder, others) if others else DEEPSTREAM_CONFIG / "config.yml"
         super().__init__(
             [NODE, str(DEEPSTREAM), "start", "-c", str(config), "--port", str(self.port)],
             env={"TORNADO_DS_WEBHOOK__SECRET": secret, "TORNADO_DS_INTERNAL_LISTEN": internal},
@@ -249,15 +262,15 @@ class Deepstream(Server):
         )
 
 
-def _copy_config(folder: Path, webhook: str) -> Path:
-    """Return a copy of our config whose webhook is another URL."""
+def _copy_config(folder: Path, changes: Mapping[str, str]) -> Path:
+    """Return a copy of our config with some of its text changed."""
     copy = shutil.copytree(DEEPSTREAM_CONFIG, folder / "config")
     config = copy / "config.yml"
-    before, url, after = config.read_text(encoding="utf-8").partition(
-        "http://deepstream:${TORNADO_DS_WEBHOOK__SECRET}@${TORNADO_DS_INTERNAL_LISTEN}/check-token"
-    )
-    assert url
-    config.write_text(before + webhook + after, encoding="utf-8")
+    text = config.read_text(encoding="utf-8")
+    for before, after in changes.items():
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    config.write_text(text, encoding="utf-8")
     return config
 
 

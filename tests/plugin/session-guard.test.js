@@ -133,6 +133,17 @@ test('spreads the kicks of many changed users over time', async (t) => {
   assert.equal(atOnce, 10)
 })
 
+test('kicks everybody in a crowd, even when the change itself is forgotten meanwhile', async (t) => {
+  const { guard, feed, connect } = await following(t, { kickRate: 4 })
+  const sockets = [1, 2, 3].map((i) => connect(`s${i}`, { userId: `u${i}`, version: 1 }))
+  const gone = () => sockets.filter((socket) => socket.destroyed).length
+
+  sockets.forEach((socket) => feed.send('user.changed', { username: socket.userId, version: 2 }))
+  await until(() => gone() > 0 && guard.changed.size === 3)
+  guard.changed.clear() // As two minutes later.
+  await until(() => gone() === 3)
+})
+
 test('closes the sockets of many ended sessions at once, whatever the kick rate', async (t) => {
   const { feed, connect } = await following(t, { kickRate: 4 })
   const sockets = Array.from({ length: 1000 }, (_, i) => connect(`s${i}`))

@@ -13,20 +13,19 @@ from typing import Any, Self, TypeVar
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.fakes import ManualClock
 from tests.web.browser import PASSWORD
 from tests.web.conftest import SECRET
-from tornado_ds.app import InternalListener
 from tornado_ds.errors import StorageError
 from tornado_ds.feed import Feed
 from tornado_ds.handlers.routes import make_internal_app
 from tornado_ds.llhttp.server import Limits
 from tornado_ds.llhttp.server import Server as LLHTTPServer
 from tornado_ds.services import Services
-from tornado_ds.settings import Address
 from tornado_ds.snapshot import SessionEvent
 from tornado_ds.storage.database import COMMAND_SECONDS, Database, parse_url
 from tornado_ds.storage.memory import MemorySessionStore
@@ -53,6 +52,9 @@ class Message:
 
 class Follower:
     """Somebody who reads the stream, or does not; `status` and `headers` are those of the answer."""
+
+    status: int
+    headers: dict[str, str]
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -122,40 +124,42 @@ class Follower:
 
 
 class FailingStore(MemorySessionStore):
-    """A store that answers only so often."""
+    """A store that answers only so often, and then fails."""
 
-    answers = 1_000_000
+    def __init__(self, *, answers: int, error: Exception) -> None:
+        super().__init__()
+        self._answers = answers
+        self._error = error
 
     async def events(self, **which: Any) -> Sequence[SessionEvent]:
-        self.answers -= 1
-        if self.answers < 0:
-            raise StorageError("the database does not answer")
+        self._answers -= 1
+        if self._answers < 0:
+            raise self._error
         return await super().events(**which)
 
 
 @pytest.fixture
-def listener(io_loop: AsyncIOLoop, services: Services) -> Iterator[InternalListener]:
-    """The internal listener on a free port."""
-    listener = InternalListener(make_internal_app(services), Address("127.0.0.1", 0), key="internal_listen")
-    io_loop.run_sync(listener.start)
-    yield listener
-    services.feed.close()
-    io_loop.run_sync(listener.drain)
+def port(io_loop: AsyncIOLoop, services: Services) -> Iterator[int]:
+    """The port of the internal application."""
+    stack = AsyncExitStack()
+    yield io_loop.run_sync(lambda: stack.enter_async_context(serving(services)))
+    io_loop.run_sync(stack.aclose)
 
 
 @pytest.fixture
-def follow(io_loop: AsyncIOLoop, listener: InternalListener) -> Iterator[Callable[..., Awaitable[Follower]]]:
-    """Open followers; they hang up after the test."""
+def follow(io_loop: AsyncIOLoop, services: Services, port: int) -> Iterator[Callable[..., Awaitable[Follower]]]:
+    """Open followers; they hang up after the test, and the server lets go of them."""
     followers: list[Follower] = []
 
     async def follow(**options: Any) -> Follower:
-        followers.append(await Follower.connect(listener.port, **options))
+        followers.append(await Follower.connect(port, **options))
         return followers[-1]
 
     yield follow
 
     for follower in followers:
         io_loop.run_sync(follower.leave)
+    io_loop.run_sync(lambda: until(lambda: services.feed.followers == 0))
 
 
 Follow = Callable[..., Awaitable[Follower]]
@@ -278,7 +282,7 @@ async def test_returning_follower_hears_again_what_is_recent(follow: Follow, ser
 @pytest.mark.parametrize(
     ("last_id", "pruned_at"),
     [
-        pytest.param(1, NOW + 2, id="too-old"),
+        pytest.param(1, NOW + 1, id="too-old"),
         pytest.param(9, NOW, id="from-the-future"),
         pytest.param(10**17, NOW, id="of-another-database"),
     ],
@@ -288,15 +292,14 @@ async def test_follower_is_reset_when_its_id_means_nothing(
 ) -> None:
     """Events that are not kept any more may be missing, so it is told to check everything, and then everything."""
     store = store_of(services)
-    await store.record([ended("one", expires_at=NOW + 1), ended("two", expires_at=NOW + 1)])
-    await store.record([ended("three"), ended("four")])
+    await store.record([ended("one", expires_at=NOW), ended("two", expires_at=NOW), ended("three"), ended("four")])
     await store.prune(events_before=pruned_at, sessions_before=0, limit=10)
 
     follower = await follow(last_id=last_id)
 
     first, *others = await follower.take(3)
     assert first == Message("reset", {})
-    assert {"three", "four"} & set(sids(others))
+    assert sids(others) == ["three", "four"]
 
 
 async def test_follower_is_not_reset_when_nothing_is_missing(follow: Follow, services: Services) -> None:
@@ -319,7 +322,7 @@ async def test_follower_is_reset_when_the_database_is_empty(follow: Follow) -> N
 
 async def test_follower_gets_signs_of_life_when_nothing_happens(follow: Follow, services: Services) -> None:
     """A comment now and then tells the follower that the line is not dead."""
-    services.feed.HEARTBEAT_SECONDS = 0  # type: ignore[misc]
+    services.feed.HEARTBEAT_SECONDS = 0
     follower = await follow()
 
     blocks = [await follower.block() for _ in range(3)]
@@ -327,9 +330,7 @@ async def test_follower_gets_signs_of_life_when_nothing_happens(follow: Follow, 
     assert blocks == [": still here"] * 3
 
 
-async def test_late_number_reaches_a_follower_that_has_a_later_one(
-    io_loop: AsyncIOLoop, services: Services, settings: Any, postgresql_url: str
-) -> None:
+async def test_late_number_reaches_a_follower_that_has_a_later_one(services: Services, postgresql_url: str) -> None:
     """In PostgreSQL a lower number can become visible last: those who follow hear of it, and those who come back."""
     async with AsyncExitStack() as stack:
         slow, quick = [await stack.enter_async_context(store_at(postgresql_url)) for _ in range(2)]
@@ -395,7 +396,6 @@ async def test_follower_who_reads_nothing_costs_no_more_memory(services: Service
     """However much happens while it does not read, what waits for it is one batch."""
     store = MemorySessionStore()
     feed = Feed(store, snapshot=services.snapshot, clock=services.clock)
-    feed.MAX_RECENT = 0  # type: ignore[misc]
     await feed.read()
 
     async def publish(batches: int) -> None:
@@ -440,17 +440,19 @@ async def test_follower_too_far_behind_is_sent_away_and_finds_everything(service
         await back.leave()
 
 
-async def test_streams_end_at_once_when_the_server_stops(
-    follow: Follow, services: Services, listener: InternalListener
-) -> None:
+async def test_streams_end_at_once_when_the_server_stops(services: Services) -> None:
     """Followers are let go before anybody would have to cut them off, and find another server."""
-    followers = [await follow() for _ in range(20)]
+    server = LLHTTPServer(make_internal_app(services))
+    port = await start(server)
+    followers = [await Follower.connect(port) for _ in range(20)]
 
     services.feed.close()
     async with asyncio.timeout(2):
-        _, *rests = await asyncio.gather(listener.drain(), *(follower.rest() for follower in followers))
+        _, *rests = await asyncio.gather(server.drain(5), *(follower.rest() for follower in followers))
 
     assert rests == [[]] * 20
+    for follower in followers:
+        await follower.leave()
 
 
 async def test_answer_is_503_when_the_database_is_away(follow: Follow, sqlite_file: Path) -> None:
@@ -464,20 +466,22 @@ async def test_answer_is_503_when_the_database_is_away(follow: Follow, sqlite_fi
     assert follower.status == 503
 
 
-async def test_stream_ends_when_the_database_goes_away(services: Services) -> None:
-    """In the middle of a replay the stream ends; the last id leads back to the same place."""
-    store = FailingStore()
+@pytest.mark.parametrize("error", [StorageError("the database does not answer"), ZeroDivisionError("a slip")])
+async def test_stream_ends_when_it_cannot_go_on(services: Services, error: Exception) -> None:
+    """In the middle of a replay the stream ends, and the log says why; the last id leads back to the same place."""
+    store = FailingStore(answers=1, error=error)
     feed = Feed(store, snapshot=services.snapshot, clock=services.clock)
-    feed.PAGE = 2  # type: ignore[misc]
+    feed.PAGE = 2
     await store.record([ended("one"), ended("two"), ended("three")])
-    store.answers = 1
 
     async with serving(replace(services, feed=feed)) as port:
-        follower = await Follower.connect(port)
-        messages = await follower.rest()
-
-        assert sids(messages) == ["one", "two"]
+        with capture_logs() as logs:
+            follower = await Follower.connect(port)
+            messages = await follower.rest()
         await follower.leave()
+
+    assert sids(messages) == ["one", "two"]
+    assert [entry["log_level"] for entry in logs if entry["log_level"] != "info"] == ["error"]
 
 
 def ended(sid: str, *, expires_at: int = NOW + HOUR, created_at: int = NOW) -> SessionEvent:
@@ -509,17 +513,22 @@ async def store_at(url: str) -> AsyncIterator[SQLSessionStore]:
 
 @asynccontextmanager
 async def serving(services: Services, *, limits: Limits | None = None) -> AsyncIterator[int]:
-    """The internal application with little room on the wire; yields its port."""
-    sockets = bind_sockets(0, "127.0.0.1")
-    for each in sockets:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+    """Serve the internal application; yields its port."""
     server = LLHTTPServer(make_internal_app(services), limits=limits)
-    await server.start(sockets)
     try:
-        yield sockets[0].getsockname()[1]
+        yield await start(server)
     finally:
         services.feed.close()
         await server.drain(0.5)
+
+
+async def start(server: LLHTTPServer) -> int:
+    """Start *server*, with little room on the wire, and return its port."""
+    (listening,) = bind_sockets(0, "127.0.0.1")
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+    port = int(listening.getsockname()[1])
+    await server.start([listening])
+    return port
 
 
 async def deaf_follower(port: int) -> Follower:

@@ -1,0 +1,316 @@
+"""`sessions list`, `end` and `open`, beside a server or without one."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import structlog
+
+from tests.live.servers import AuthServer, fetch, wait_for
+from tests.postgresql import run_now
+from tornado_ds import cli
+from tornado_ds.app import open_services
+from tornado_ds.services import Services
+from tornado_ds.sessions import OpenSession
+from tornado_ds.settings import Settings
+from tornado_ds.users import UserChanges
+
+T = TypeVar("T")
+
+PASSWORD = "correct horse battery staple"
+SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Commands configure the log; afterwards it is as before."""
+    handlers = logging.getLogger().handlers[:]
+    yield
+    logging.getLogger().handlers[:] = handlers
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings in the environment, where commands find them."""
+    variables = {
+        "DATA_DIR": str(sqlite_file.parent),
+        "DATABASE_URL": f"sqlite:///{sqlite_file}",
+        "PASSWORDS__BCRYPT_COST": "4",
+        "PASSWORDS__ALLOW_WEAK_COST": "true",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TORNADO_DS_{name}", value)
+    return Settings()
+
+
+@pytest.fixture(autouse=True)
+def sessions(settings: Settings) -> dict[str, OpenSession]:
+    """Alice has two sessions, and one that ended; bob has one."""
+
+    async def prepare(services: Services) -> dict[str, OpenSession]:
+        for name in ("Alice", "bob"):
+            await services.accounts.add(name, PASSWORD, server_data={"roles": []})
+        opened = {
+            "first": await services.accounts.log_in("alice", PASSWORD, address="203.0.113.9", user_agent="curl/8.5.0"),
+            "second": await services.accounts.log_in("alice", PASSWORD),
+            "ended": await services.accounts.log_in("alice", PASSWORD),
+            "bobs": await services.accounts.log_in("bob", PASSWORD),
+        }
+        await services.sessions.end(opened["ended"].session.sid, reason="logout")
+        return opened
+
+    return with_services(settings, prepare)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuthServer]:
+    """A running server with the user alice."""
+    server = AuthServer(tmp_path_factory.mktemp("auth"), secret=SECRET, deepstream_port=1)
+    server.cli("seed", "-", text=json.dumps([{"username": "alice", "password": PASSWORD}]))
+    with server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param((), {"first", "second", "bobs"}, id="live"),
+        pytest.param(("--all",), {"first", "second", "ended", "bobs"}, id="all"),
+        pytest.param(("--user", "Alice"), {"first", "second"}, id="user"),
+        pytest.param(("--user", "ALICE"), {"first", "second"}, id="other-spelling"),
+        pytest.param(("--user", "alice", "--all"), {"first", "second", "ended"}, id="all-of-a-user"),
+        pytest.param(("--user", "nobody"), set(), id="unknown-user"),
+    ],
+)
+def test_list_shows_the_sessions_that_were_asked_for(
+    capsys: pytest.CaptureFixture[str], sessions: dict[str, OpenSession], arguments: tuple[str, ...], expected: set[str]
+) -> None:
+    """Live sessions of everybody or of one user, and with --all those that are over too."""
+    rows = listed(capsys, *arguments)
+
+    assert {sessions[name].session.sid for name in expected} == {row["sid"] for row in rows}
+
+
+def test_list_says_where_a_session_comes_from_and_what_became_of_it(
+    capsys: pytest.CaptureFixture[str], sessions: dict[str, OpenSession]
+) -> None:
+    """JSON holds all that is known of each."""
+    rows = {row["sid"]: row for row in listed(capsys, "--all")}
+
+    first, ended = rows[sessions["first"].session.sid], rows[sessions["ended"].session.sid]
+    assert (first["username"], first["address"], first["browser"]) == ("Alice", "203.0.113.9", "curl/8.5.0")
+    assert (first["ended_at"], first["end_reason"]) == (None, None)
+    assert (ended["ended_at"] is None, ended["end_reason"]) == (False, "logout")
+
+
+def test_list_is_a_table_for_people(capsys: pytest.CaptureFixture[str], sessions: dict[str, OpenSession]) -> None:
+    """Without --json each session is one line, with its id in full."""
+    code = run("list")
+
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert head.split()[:3] == ["sid", "username", "address"]
+    assert len(rows) == 3
+    assert {row.split()[0] for row in rows} == {sessions[name].session.sid for name in ("first", "second", "bobs")}
+
+
+def test_end_ends_one_session(capsys: pytest.CaptureFixture[str], sessions: dict[str, OpenSession]) -> None:
+    """The session that was named ends, and says later who did it; the others go on."""
+    code = run("end", sessions["first"].session.sid)
+
+    assert (code, capsys.readouterr().out) == (0, "Ended 1 session.\n")
+    rows = {row["sid"]: row["end_reason"] for row in listed(capsys, "--all")}
+    assert rows[sessions["first"].session.sid] == "ended_by_operator"
+    assert rows[sessions["second"].session.sid] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "left"),
+    [
+        pytest.param(("--user", "alice"), 2, {"bobs"}, id="user"),
+        pytest.param(("--user", "nobody"), 0, {"first", "second", "bobs"}, id="unknown-user"),
+        pytest.param(("--everybody",), 3, set(), id="everybody"),
+    ],
+)
+def test_end_ends_many_sessions(
+    capsys: pytest.CaptureFixture[str],
+    sessions: dict[str, OpenSession],
+    arguments: tuple[str, ...],
+    expected: int,
+    left: set[str],
+) -> None:
+    """All sessions of a user end, or all there are, and the number is reported."""
+    code = run("end", *arguments, "--json")
+
+    assert (code, json.loads(capsys.readouterr().out)) == (0, {"ended": expected})
+    assert {sessions[name].session.sid for name in left} == {row["sid"] for row in listed(capsys)}
+
+
+def test_end_ends_the_sessions_of_somebody_who_was_removed(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    """Nobody can be left behind by a removal, so there is nothing left to end."""
+    with_services(settings, lambda services: services.accounts.remove("alice"))
+
+    code = run("end", "--user", "Alice")
+
+    assert (code, capsys.readouterr().out) == (0, "Ended 0 sessions.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(("end",), "name one of", id="nothing"),
+        pytest.param(("end", "some-sid", "--everybody"), "name one of", id="two-things"),
+        pytest.param(("end", "--user", "alice", "--everybody"), "name one of", id="two-other-things"),
+        pytest.param(("end", "no-such-sid"), "no live session 'no-such-sid'", id="unknown-session"),
+        pytest.param(("end", ""), "no live session ''", id="empty"),
+        pytest.param(("end", "\x1b[2J"), "no live session '\\x1b[2J'", id="escape-sequence"),
+        pytest.param(("end", "\udcff"), "error: ", id="not-utf8"),
+        pytest.param(("open", "nobody", "--lifetime", "1d"), "no user 'nobody'", id="unknown-user"),
+        pytest.param(("open", "alice"), "--lifetime", id="no-lifetime"),
+        pytest.param(("open", "alice", "--lifetime", "soon"), "'soon' is no time", id="no-time"),
+        pytest.param(("open", "alice", "--lifetime", "0d"), "'0d' is no time", id="zero"),
+        pytest.param(("open", "alice", "--lifetime", "-1d"), "'-1d' is no time", id="negative"),
+        pytest.param(("open", "alice", "--lifetime", "999999999d"), "3650d", id="for-ever"),
+        pytest.param(("list", "--user"), "--user", id="no-name"),
+        pytest.param(("ends",), "ends", id="no-such-command"),
+    ],
+)
+def test_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str, sessions: dict[str, OpenSession]
+) -> None:
+    """Whatever is wrong is said in one line on stderr, and nothing ends."""
+    code = run(*arguments)
+
+    captured = capsys.readouterr()
+    assert code != 0
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert len(listed(capsys)) == 3
+
+
+def test_open_refuses_who_may_not_log_in(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    """A disabled user gets no token."""
+    with_services(settings, lambda services: services.accounts.change("bob", UserChanges(disabled=True)))
+
+    code = run("open", "bob", "--lifetime", "1d")
+
+    assert (code, capsys.readouterr().err) == (1, "error: there is no user 'bob' who may log in\n")
+
+
+def test_open_prints_a_token_that_lasts(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    """The token and nothing else goes to stdout; it is good for as long as was asked for, and listed by its label."""
+    code = run("open", "alice", "--lifetime", "90d", "--label", "invoice printer")
+
+    (token,) = capsys.readouterr().out.splitlines()
+    (row,) = [row for row in listed(capsys) if row["label"] == "invoice printer"]
+    claims = with_services(settings, lambda services: check(services, token))
+    assert code == 0
+    assert (claims.sid, claims.username) == (row["sid"], "Alice")
+    assert claims.expires_at - claims.issued_at == 90 * 86400
+
+
+def test_open_tells_all_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script gets the session's id together with the token."""
+    code = run("open", "alice", "--lifetime", "12h", "--json")
+
+    opened = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert opened["token"].count(".") == 2
+    assert opened["sid"] in {row["sid"] for row in listed(capsys, "--user", "alice")}
+
+
+def test_label_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A label is shown and not obeyed."""
+    run("open", "alice", "--lifetime", "1d", "--label", "\x1b[31mred[bold]")
+    capsys.readouterr()
+
+    run("list")
+
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "red[bold]" in out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["sessions", "end", "--user", "alice"], id="end"),
+        pytest.param(["sessions", "end", "--everybody"], id="everybody"),
+    ],
+)
+def test_running_server_hears_of_an_end(
+    server: AuthServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """A command works beside a running server, which turns the browser away within a second."""
+    for name, value in server.settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORNADO_DS_DATABASE_URL")
+    cookie = server.log_in("alice", PASSWORD)
+    before = fetch(f"{server.url}/session", headers={"Cookie": cookie})
+
+    code = cli.run(command)
+    after = wait_for(lambda: refused(server, cookie), seconds=5)
+
+    assert (before.status, code) == (200, 0)
+    assert after == {"error": "session_ended"}
+
+
+def test_running_server_takes_a_token(
+    server: AuthServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token that was printed beside a running server is good there at once, and can be ended there."""
+    for name, value in server.settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORNADO_DS_DATABASE_URL")
+
+    cli.run(["sessions", "open", "alice", "--lifetime", "1d", "--json"])
+    opened = json.loads(capsys.readouterr().out)
+    cookie = f"access_token={opened['token']}"
+    before = fetch(f"{server.url}/session", headers={"Cookie": cookie})
+    cli.run(["sessions", "end", opened["sid"]])
+    after = wait_for(lambda: refused(server, cookie), seconds=5)
+
+    assert before.json()["username"] == "alice"
+    assert after == {"error": "session_ended"}
+
+
+def run(*arguments: str) -> int:
+    """Run one command of `sessions`."""
+    return cli.run(["sessions", *arguments])
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    """Return what `sessions list` shows."""
+    assert run("list", "--json", *arguments) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return rows
+
+
+def refused(server: AuthServer, cookie: str) -> Any:
+    """Return what the server says to a session that is over; None while it is not."""
+    response = fetch(f"{server.url}/session", headers={"Cookie": cookie})
+    return response.json() if response.status == 401 else None
+
+
+def with_services(settings: Settings, action: Callable[[Services], Awaitable[T]]) -> T:
+    """Run *action* with services of its own, as another process would."""
+
+    async def run() -> T:
+        async with open_services(settings) as services:
+            return await action(services)
+
+    return run_now(run)
+
+
+async def check(services: Services, token: str) -> Any:
+    """Return the claims of *token* if a page would take it."""
+    await services.feed.read()
+    return services.checker.check(token).claims
