@@ -1,7 +1,9 @@
 """Accounts: who somebody is, and the changes that a live session must hear of."""
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import structlog
@@ -11,13 +13,14 @@ from tornado_ds.errors import (
     OverloadedError,
     ReadOnlyUserStoreError,
     SessionNotFoundError,
+    ThrottledError,
     UserNotFoundError,
 )
 from tornado_ds.passwords import PasswordHasher, can_be_hashed, check_password, check_password_hash, is_password_hash
 from tornado_ds.sessions import OpenSession, Sessions
 from tornado_ds.throttle import UNKNOWN_SOURCE, Attempt, Source, Throttle
 from tornado_ds.tokens import Claims
-from tornado_ds.users import User, UserChanges, UserStore, check_data, check_username, is_username
+from tornado_ds.users import User, UserChanges, UserStore, check_data, check_username, is_username, username_key
 
 log = structlog.get_logger("accounts")
 
@@ -36,6 +39,7 @@ class Accounts:
     ) -> None:
         self._users = users
         self._throttle = throttle
+        self._crowds: dict[str, _Crowd] = {}
         self._passwords = passwords
         self._sessions = sessions
         self._min_password_length = min_password_length
@@ -49,8 +53,8 @@ class Accounts:
             ThrottledError: Too many were not good lately; the password was not looked at.
             OverloadedError: Too many logins at once; the password was not looked at.
         """
-        user, attempt = await self._verify(username, password, source)
-        await self._throttle.forgive(attempt)
+        async with self._verified(username, password, source) as (user, attempt):
+            await self._throttle.forgive(attempt)
         return user
 
     async def log_in(
@@ -70,8 +74,7 @@ class Accounts:
         Raises:
             AuthenticationError, ThrottledError, OverloadedError: As `authenticate` says.
         """
-        user, attempt = await self._verify(username, password, source)
-        async with self._sessions.transaction():
+        async with self._verified(username, password, source) as (user, attempt), self._sessions.transaction():
             await self._throttle.forgive(attempt)
             # Hashing took its time: a password or account that was changed
             # meanwhile must not get a session that its change did not end.
@@ -167,18 +170,47 @@ class Accounts:
             await self._sessions.end_all(user.username, reason="removed")
         return user
 
-    async def _verify(self, username: str, password: str, source: Source) -> tuple[User, Attempt]:
-        with self._passwords.place():
-            user = await self._users.get(username) if is_username(username) else None
-            attempt = await self._throttle.count(username, source, user=user)
-            is_right = await self._passwords.verify(password, user.password_hash if user else None)
-        if user is not None and not is_right and not is_password_hash(user.password_hash):
-            log.error("password hash cannot be used", username=user.username)
-        if user is None or not is_right or user.is_disabled:
-            raise AuthenticationError("the username or the password is not right")
-        if self._passwords.needs_rehash(user.password_hash):
-            await self._rehash(user, password)
-        return user, attempt
+    @asynccontextmanager
+    async def _verified(self, username: str, password: str, source: Source) -> AsyncIterator[tuple[User, Attempt]]:
+        """The user, and the attempt that the body has to forgive; until it is over, the attempt is under way."""
+        with self._crowd_of(username) as crowd, ExitStack() as under_way:
+            with self._passwords.place():
+                user = await self._users.get(username) if is_username(username) else None
+                attempt = await self._count(username, source, user, crowd)
+                under_way.enter_context(crowd.note())
+                is_right = await self._passwords.verify(password, user.password_hash if user else None)
+            if user is not None and not is_right and not is_password_hash(user.password_hash):
+                log.error("password hash cannot be used", username=user.username)
+            if user is None or not is_right or user.is_disabled:
+                raise AuthenticationError("the username or the password is not right")
+            if self._passwords.needs_rehash(user.password_hash):
+                await self._rehash(user, password)
+            yield user, attempt
+
+    async def _count(self, username: str, source: Source, user: User | None, crowd: "_Crowd") -> Attempt:
+        # An attempt counts as failed until it has proved good, so many good
+        # logins at one moment look like guesses: wait how the others end.
+        while True:
+            ended = crowd.ended
+            try:
+                return await self._throttle.count(username, source, user=user)
+            except ThrottledError:
+                if crowd.under_way:
+                    await asyncio.wait(crowd.under_way, return_when=asyncio.FIRST_COMPLETED)
+                elif crowd.ended == ended:
+                    raise
+
+    @contextmanager
+    def _crowd_of(self, username: str) -> Iterator["_Crowd"]:
+        key = username_key(username)
+        crowd = self._crowds.setdefault(key, _Crowd())
+        crowd.size += 1
+        try:
+            yield crowd
+        finally:
+            crowd.size -= 1
+            if not crowd.size:
+                del self._crowds[key]
 
     async def _change(self, username: str, changes: UserChanges, *, keep: str | None) -> User:
         if changes.password_hash is not None:
@@ -224,3 +256,24 @@ class Accounts:
 def _has_new_password(before: User, now: User) -> bool:
     """True if the password was changed in between; a re-hash of the same one leaves the version alone."""
     return before.version != now.version and before.password_hash != now.password_hash
+
+
+class _Crowd:
+    """The attempts on one account in this process."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.ended = 0
+        self.under_way: set[asyncio.Future[None]] = set()
+
+    @contextmanager
+    def note(self) -> Iterator[None]:
+        """A counted attempt is under way meanwhile."""
+        future = asyncio.get_running_loop().create_future()
+        self.under_way.add(future)
+        try:
+            yield
+        finally:
+            self.under_way.discard(future)
+            self.ended += 1
+            future.set_result(None)

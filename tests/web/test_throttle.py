@@ -137,6 +137,19 @@ async def test_login_hashes_five_of_fifty_passwords_that_come_at_once(browser: B
     assert services.passwords.pending == 0
 
 
+async def test_all_logins_are_good_when_one_account_logs_in_many_times_at_once(
+    browser: Browser, services: Services
+) -> None:
+    """Attempts that are under way are no guesses yet: whoever has the right password waits, and gets in."""
+    client = AsyncHTTPClient(force_instance=True, max_clients=50)
+    crowd = Browser(client, browser.base_url)
+
+    responses = await asyncio.gather(*(log_in(crowd, "alice") for _ in range(16)))
+
+    client.close()
+    assert Counter(response.code for response in responses) == {303: 16}
+
+
 async def test_login_counts_nothing_when_all_places_are_taken(browser: Browser, services: Services) -> None:
     """An overloaded server answers 503, and holds it against nobody."""
     is_over = asyncio.Event()
