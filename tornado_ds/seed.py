@@ -14,8 +14,10 @@ from tornado_ds.seed_entries import Entry, row_error
 from tornado_ds.services import Services
 from tornado_ds.users import User, UserChanges, check_data
 
-# Changes are committed so many at a time: a server that runs meanwhile gets its turn in between.
-_CHUNK = 200
+# Changes are committed so many at a time, and a server that runs meanwhile gets its turn in between:
+# it waits half a second for SQLite's only writer, and asks again in steps of up to a tenth.
+_CHUNK = 20
+_TURN_SECONDS = 0.05
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -154,10 +156,12 @@ async def _write(services: Services, new: Sequence[Entry], plans: Sequence[_Plan
     if new:
         await services.users.add([_user(entry, hashes[entry.username], now) for entry in new])
     for start in range(0, len(plans), _CHUNK):
+        progress("Changing users", start, len(plans))
         async with services.sessions.transaction():
             for plan in plans[start : start + _CHUNK]:
                 changes = replace(plan.changes, password_hash=hashes.get(plan.entry.username))
                 await services.accounts.change(plan.user.username, changes)
+        await asyncio.sleep(_TURN_SECONDS)
 
 
 def _user(entry: Entry, password_hash: str, now: int) -> User:

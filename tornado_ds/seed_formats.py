@@ -14,9 +14,10 @@ from tornado_ds.errors import SeedError
 
 SeedFormat = Literal["yaml", "json", "csv"]
 
-# What fits into a token is 2 KiB of JSON, so an entry that is good stays below both.
-# Aliases count for what they stand for, which defuses the ones that multiply.
-MAX_NODES = 5000
+# What fits into a token is 2 KiB of JSON, so an entry that is good stays below both. The
+# size is that of all values and their characters; aliases count for what they stand for,
+# which defuses the ones that multiply.
+MAX_SIZE = 20_000
 MAX_DEPTH = 100
 
 _COLUMNS = ("username", "password", "password_hash", "server_data", "client_data", "roles", "disabled")
@@ -90,7 +91,7 @@ class _YamlReader:
     def __init__(self, text: str) -> None:
         self._loader = _Loader(text)
         self._anchors: dict[str, tuple[object, int]] = {}
-        self._nodes = 0
+        self._size = 0
         self._scalars: dict[str, Callable[[yaml.ScalarNode], object]] = {
             f"{_TAG}null": self._loader.construct_yaml_null,
             f"{_TAG}bool": self._loader.construct_yaml_bool,
@@ -115,7 +116,7 @@ class _YamlReader:
 
     def _entries(self, end: type[yaml.Event]) -> Iterator[Row]:
         while not isinstance(event := self._next(), end):
-            self._nodes = 0
+            self._size = 0
             name = self._key(event) if end is yaml.MappingEndEvent else None
             yield Row(_line(event), name, self._value(event if name is None else self._next()))
 
@@ -126,13 +127,13 @@ class _YamlReader:
     def _value(self, event: yaml.Event, depth: int = 0) -> object:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
-        before = self._nodes
-        self._count(1, event)
+        before = self._size
+        self._count(1 + len(event.value) if isinstance(event, yaml.ScalarEvent) else 1, event)
         if depth > MAX_DEPTH:
             _wrong(_line(event), "this is nested too deeply")
         value = self._content(event, depth)
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-            self._anchors[event.anchor] = value, self._nodes - before
+            self._anchors[event.anchor] = value, self._size - before
         return value
 
     def _content(self, event: yaml.Event, depth: int) -> object:
@@ -181,13 +182,13 @@ class _YamlReader:
     def _alias(self, event: yaml.AliasEvent) -> object:
         if event.anchor not in self._anchors:
             _wrong(_line(event), "text that begins with * must stand in quotes")
-        value, nodes = self._anchors[event.anchor]
-        self._count(nodes, event)
+        value, size = self._anchors[event.anchor]
+        self._count(size, event)
         return value
 
-    def _count(self, nodes: int, event: yaml.Event) -> None:
-        self._nodes += nodes
-        if self._nodes > MAX_NODES:
+    def _count(self, size: int, event: yaml.Event) -> None:
+        self._size += size
+        if self._size > MAX_SIZE:
             _wrong(_line(event), "this is more than a user's data may hold")
 
 
@@ -207,7 +208,9 @@ def _yaml_rows(text: str) -> Iterator[Row]:
         mark = exc.problem_mark or exc.context_mark
         # The parser may quote what it stumbled over, which may be half of a password.
         problem = re.sub(r"'.*'", "this", exc.problem or "something is wrong", flags=re.DOTALL)
-        _wrong(mark.line + 1 if mark else 1, f"this is not YAML: {problem}")
+        # Where the text just ends, the parser is a line further already.
+        last = text.rstrip().count("\n")
+        _wrong((min(mark.line, last) if mark else 0) + 1, f"this is not YAML: {problem}")
 
 
 class _JsonReader:

@@ -1,5 +1,6 @@
 """The commands. Each prints one line on stderr and exits non-zero when it fails, never a traceback."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    if sys.stdin is None:
+        # Whoever called us closed it: there is nothing to read.
+        sys.stdin = open(os.devnull)  # noqa: SIM115  # for the rest of the process
     try:
         result = app(arguments, prog_name="python -m tornado_ds", standalone_mode=False)
     except TyperException as exc:
@@ -70,6 +74,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    """Say what is wrong in one line."""
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    """Say what is wrong in one line; there is nothing to say after a help page."""
+    if message:
+        typer.echo(f"error: {' '.join(message.split())}", err=True)
     return code

@@ -78,8 +78,16 @@ def fail(message: str) -> NoReturn:
 
 
 def visible(text: str, escape: Callable[[str], str] = lambda character: ascii(character)[1:-1]) -> str:
-    """Return *text* with everything escaped that a terminal would obey instead of showing it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else escape(c) for c in text)
+    """Return *text* with everything escaped that a terminal would obey instead of showing it, or that it has not."""
+    return "".join(c if c.isprintable() and _can_be_written(c) else escape(c) for c in text)
+
+
+def _can_be_written(character: str) -> bool:
+    try:
+        character.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_escape(character: str) -> str:

@@ -17,7 +17,7 @@ _COLUMNS = ["kind", "who", "failures", "wait_seconds", "blocked_until", "expires
 
 @app.command("list")
 def list_failures(
-    limit: Annotated[int, typer.Option(min=1, help="Show so many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Show so many at most.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """

@@ -72,7 +72,7 @@ def add(
 @app.command("list")
 def list_users(
     after: Annotated[str | None, typer.Option(metavar="NAME", help="Begin behind this user.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many to print.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many to print.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """

@@ -1,0 +1,96 @@
+"""What all commands have in common: help with an example, and one line when they are called wrong."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from tornado_ds import cli
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command below *group*, as one types it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+TREE: Any = typer.main.get_command(cli.app)
+COMMANDS = sorted(commands(TREE))
+GROUPS = sorted(name for name, command in TREE.commands.items() if hasattr(command, "commands"))
+
+
+@pytest.fixture(autouse=True)
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command should do in spite of all, it does here."""
+    monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    """A line that can be pasted, for this very command."""
+    code = cli.run([*command, "--help"])
+
+    output = capsys.readouterr()
+    assert (code, output.err) == (0, "")
+    example = rf"Example: python -m tornado_ds (--config \S+ )?{' '.join(command)}\b"
+    assert re.search(example, " ".join(output.out.split()))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_group_shows_its_commands_when_none_is_named(capsys: pytest.CaptureFixture[str], group: str) -> None:
+    """The help page says it all; no empty error follows."""
+    code = cli.run([group])
+
+    output = capsys.readouterr()
+    assert (code, output.err) == (2, "")
+    assert all(name in output.out for path in COMMANDS if path[0] == group for name in path[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param(["no-such"], "No such command 'no-such'", id="command"),
+        pytest.param(["users", "no-such"], "No such command 'no-such'", id="sub-command"),
+        pytest.param(["seed"], "Missing argument 'FILE'", id="argument"),
+        pytest.param(["users", "list", "--no-such"], "No such option", id="option"),
+        pytest.param(["users", "list", "--limit", "0"], "Invalid value for '--limit'", id="limit-0"),
+        pytest.param(["users", "list", "--limit", "9" * 20], "Invalid value for '--limit'", id="limit-huge"),
+        pytest.param(["throttle", "list", "--limit", "9" * 20], "Invalid value for '--limit'", id="limit-of-throttle"),
+        pytest.param(["seed", "-", "--format", "toml"], "Invalid value for '--format'", id="format"),
+    ],
+)
+def test_command_exits_2_when_it_is_misspelt(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    """One line on stderr says what is not understood."""
+    code = cli.run(arguments)
+
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (2, "", 1)
+    assert output.err.startswith(f"error: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param(["seed", "-"], "line 1: a seed file is a list of users, or names each with its entry", id="seed"),
+        pytest.param(["users", "add", "bob", "--password-stdin"], "the password needs at least 12", id="password"),
+        pytest.param(["users", "add", "bob"], "there is no terminal to ask for the password", id="prompt"),
+    ],
+)
+def test_command_fails_in_one_line_when_standard_input_is_closed(arguments: list[str], expected: str) -> None:
+    """Some schedulers start programs with nothing to read from; Python then has no standard input at all."""
+    command = ["sh", "-c", '"$0" -m tornado_ds "$@" <&-', sys.executable, *arguments]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"error: {expected}")
