@@ -79,12 +79,14 @@ def fail(message: str) -> NoReturn:
 
 def visible(text: str, escape: Callable[[str], str] = lambda character: ascii(character)[1:-1]) -> str:
     """Return *text* with everything escaped that a terminal would obey instead of showing it, or that it has not."""
+    if text.isprintable() and _can_be_written(text):
+        return text
     return "".join(c if c.isprintable() and _can_be_written(c) else escape(c) for c in text)
 
 
-def _can_be_written(character: str) -> bool:
+def _can_be_written(text: str) -> bool:
     try:
-        character.encode(sys.stdout.encoding or "utf-8")
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         return False
     return True
