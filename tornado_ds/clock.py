@@ -1,6 +1,7 @@
-"""Time as a parameter, so that an expiry test needs no sleep."""
+"""Time as a parameter, so that an expiry test needs no sleep; and how it is written."""
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -24,3 +25,8 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def iso(seconds: int) -> str:
+    """Return a moment (seconds since the epoch) in UTC as ISO 8601 has it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

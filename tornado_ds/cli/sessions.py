@@ -1,11 +1,11 @@
 """`sessions`: who is logged in, and the end of it."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, with_services
+from tornado_ds.clock import iso
 from tornado_ds.errors import UserNotFoundError
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession, Session
@@ -112,7 +112,7 @@ def _row(session: Session) -> dict[str, Any]:
 
 
 def _iso(seconds: int | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return None if seconds is None else iso(seconds)
 
 
 def _print(values: dict[str, Any], text: str, *, as_json: bool) -> None:

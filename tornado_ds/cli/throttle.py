@@ -1,12 +1,12 @@
 """`throttle`: who has failed to log in too often, and how to let them try again."""
 
-from datetime import UTC, datetime
 from math import ceil
 from typing import Annotated, Any
 
 import typer
 
 from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, with_services
+from tornado_ds.clock import iso
 from tornado_ds.services import Services
 from tornado_ds.throttle import Bucket
 
@@ -74,10 +74,6 @@ def _row(bucket: Bucket, now: float) -> dict[str, Any]:
         "address": bucket.key if bucket.kind == "address" else None,
         "failures": bucket.failures,
         "wait_seconds": wait,
-        "blocked_until": _iso(bucket.blocked_until) if wait else None,
-        "expires_at": _iso(bucket.expires_at),
+        "blocked_until": iso(bucket.blocked_until) if wait else None,
+        "expires_at": iso(bucket.expires_at),
     }
-
-
-def _iso(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

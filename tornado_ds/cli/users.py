@@ -4,7 +4,6 @@ import getpass
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeGuard
 
 import typer
@@ -18,6 +17,7 @@ from tornado_ds.cli.common import (
     visible,
     with_services,
 )
+from tornado_ds.clock import iso
 from tornado_ds.errors import SeedError
 from tornado_ds.passwords import check_password
 from tornado_ds.seed import drop_unchanged
@@ -318,4 +318,4 @@ def _listed(roles: object) -> object:
 
 def _time(seconds: int) -> str | None:
     """Return a moment in ISO 8601; None for 0, with which a store says that it does not know."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else None
+    return iso(seconds) if seconds else None

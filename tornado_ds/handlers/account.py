@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 from tornado.web import HTTPError
 
+from tornado_ds.clock import iso
 from tornado_ds.errors import (
     AuthenticationError,
     SessionNotFoundError,
@@ -165,8 +165,8 @@ def _row(session: Session, *, current: str) -> _Row:
         sid=session.sid,
         browser=browser_name(session.user_agent),
         address=session.address,
-        started=_iso(session.created_at),
-        renewed=_iso(session.renewed_at),
+        started=iso(session.created_at),
+        renewed=iso(session.renewed_at),
         label=session.label,
         is_current=session.sid == current,
     )
@@ -180,7 +180,3 @@ def browser_name(user_agent: str) -> str:
         return re.split(r"[/ (]", user_agent, maxsplit=1)[0] or "Unknown browser"
     name = _BROWSER_NAMES.get(browser, browser)
     return f"{name} on {_SYSTEM_NAMES.get(system, system)}" if system else name
-
-
-def _iso(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
