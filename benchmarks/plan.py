@@ -22,6 +22,8 @@ class Plan:
     restart_clients: int
     restart_rounds: int
     ended_one_by_one: int
+    # Fewer, because each starts a program.
+    ended_by_command: int
     ended_at_once: int
     ended_in_memory: int
     users: int
@@ -41,6 +43,7 @@ FULL = Plan(
     restart_clients=2_000,
     restart_rounds=3,
     ended_one_by_one=200,
+    ended_by_command=50,
     ended_at_once=1_000,
     ended_in_memory=50_000,
     users=100_000,
@@ -56,6 +59,7 @@ QUICK = Plan(
     restart_clients=300,
     restart_rounds=1,
     ended_one_by_one=10,
+    ended_by_command=5,
     ended_at_once=200,
     ended_in_memory=5_000,
     users=10_000,

@@ -31,9 +31,10 @@ class Closing:
 def measure(stage: Stage, plan: Plan, progress: Progress) -> Outcome:
     """End sessions one by one, by the command and by a click, and then all at once."""
     folder = stage.folder / "live"
-    names = add_people(folder, 3 * plan.ended_one_by_one + plan.ended_at_once)
+    sizes = plan.ended_by_command, plan.ended_one_by_one, plan.ended_one_by_one
+    names = add_people(folder, sum(sizes) + plan.ended_at_once)
     opened = open_sessions(folder, names)
-    first, second, third, rest = _split(opened, *[plan.ended_one_by_one] * 3)
+    first, second, third, rest = _split(opened, *sizes)
     server, other = (OurServer(stage, folder=folder) for _ in range(2))
     nodes = {name: _node(stage, server, name) for name in NODES}
     try:
