@@ -1,11 +1,13 @@
 """A real server on a free port for each test, over an SQLite database of its own, with one user: alice."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from tornado.httpclient import AsyncHTTPClient
 from tornado.platform.asyncio import AsyncIOLoop
 
@@ -87,3 +89,15 @@ def alices(io_loop: AsyncIOLoop, new_browser: NewBrowser, alice: User) -> Browse
     response = io_loop.run_sync(browser.log_in)
     assert response.code == 303
     return browser
+
+
+@pytest.fixture
+def command_settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings in the environment, where commands find them; logging is as before once they have run."""
+    monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(sqlite_file.parent))
+    monkeypatch.setenv("TORNADO_DS_PASSWORDS__BCRYPT_COST", "4")
+    monkeypatch.setenv("TORNADO_DS_PASSWORDS__ALLOW_WEAK_COST", "true")
+    handlers = logging.getLogger().handlers[:]
+    yield Settings()
+    logging.getLogger().handlers[:] = handlers
+    structlog.reset_defaults()

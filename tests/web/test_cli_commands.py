@@ -1,14 +1,11 @@
 """What all commands have in common: help with an example, and one line when they are called wrong."""
 
-import logging
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 import typer
 
 from tornado_ds import cli
@@ -28,14 +25,8 @@ COMMANDS = sorted(commands(TREE))
 GROUPS = sorted(name for name, command in TREE.commands.items() if hasattr(command, "commands"))
 
 
-@pytest.fixture(autouse=True)
-def _environment(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever a command should do in spite of all, it does here."""
-    monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(sqlite_file.parent))
-    handlers = logging.getLogger().handlers[:]
-    yield
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+# Whatever a command should do in spite of all, it does to the data of the test.
+pytestmark = pytest.mark.usefixtures("command_settings")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

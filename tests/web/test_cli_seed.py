@@ -2,18 +2,16 @@
 
 import io
 import json
-import logging
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import bcrypt
 import pytest
-import structlog
 
 from tests.postgresql import run_now
 from tests.web.terminal import run_in_terminal
@@ -46,15 +44,9 @@ MD5 = ("--deepstream-hash", "md5", "--deepstream-iterations", "100", "--deepstre
 
 
 @pytest.fixture(autouse=True)
-def settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings in the environment, where commands find them."""
-    monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(sqlite_file.parent))
-    monkeypatch.setenv("TORNADO_DS_PASSWORDS__BCRYPT_COST", "4")
-    monkeypatch.setenv("TORNADO_DS_PASSWORDS__ALLOW_WEAK_COST", "true")
-    handlers = logging.getLogger().handlers[:]
-    yield Settings()
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+def settings(command_settings: Settings) -> Settings:
+    """Those that the commands find in the environment."""
+    return command_settings
 
 
 Seed = Callable[..., dict[str, Any]]

@@ -2,17 +2,14 @@
 
 import io
 import json
-import logging
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import structlog
 
 from tests.postgresql import run_now
 from tests.web.terminal import run_in_terminal
@@ -32,15 +29,9 @@ COMMANDS = ["add", "list", "show", "passwd", "roles", "set-data", "disable", "en
 
 
 @pytest.fixture(autouse=True)
-def settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings in the environment, where commands find them."""
-    monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(sqlite_file.parent))
-    monkeypatch.setenv("TORNADO_DS_PASSWORDS__BCRYPT_COST", "4")
-    monkeypatch.setenv("TORNADO_DS_PASSWORDS__ALLOW_WEAK_COST", "true")
-    handlers = logging.getLogger().handlers[:]
-    yield Settings()
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+def settings(command_settings: Settings) -> Settings:
+    """Those that the commands find in the environment."""
+    return command_settings
 
 
 @pytest.fixture
