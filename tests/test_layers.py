@@ -26,9 +26,9 @@ FLOORS = [
     {"gate", "housekeeping"},
     {"accounts", "checker", "devices", "feed"},
     {"loader", "sessions"},
-    {"snapshot", "throttle"},
+    {"key_follower", "snapshot", "throttle"},
     {"tokens"},
-    {"cookies", "metrics", "passwords", "recent", "settings"},
+    {"cookies", "key_file", "metrics", "passwords", "recent", "settings"},
     {"addresses", "keys", "users"},
     {"clock", "errors", "resources", ""},
 ]

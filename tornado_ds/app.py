@@ -14,7 +14,9 @@ from tornado_ds.devices import Devices
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
 from tornado_ds.housekeeping import Housekeeping
-from tornado_ds.keys import KeyRing, open_key_ring
+from tornado_ds.key_file import open_key_ring
+from tornado_ds.key_follower import KeyFollower
+from tornado_ds.keys import KeyRing
 from tornado_ds.passwords import PasswordHasher
 from tornado_ds.services import Services
 from tornado_ds.sessions import Sessions
@@ -142,6 +144,7 @@ def _connect(
         throttle=throttle,
         accounts=accounts,
         tokens=tokens,
+        key_follower=KeyFollower(settings.key_file, settings.token.algorithm, tokens=tokens),
         snapshot=snapshot,
         sessions=sessions,
         feed=Feed(store, snapshot=snapshot, clock=clock),
@@ -156,23 +159,13 @@ def _connect(
 
 @asynccontextmanager
 async def following(services: Services) -> AsyncIterator[None]:
-    """The feed is read once before, and followed meanwhile; old rows are pruned."""
+    """The feed is read once before, and followed meanwhile, as is the key file; old rows are pruned."""
     await services.feed.read()
-    tasks = [asyncio.create_task(services.feed.run()), asyncio.create_task(services.housekeeping.run())]
+    workers = (services.feed, services.key_follower, services.housekeeping)
+    tasks = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def reload_keys(services: Services) -> None:
-    """
-    Sign and verify with the keys that are in the file now.
-
-    Raises:
-        KeyRingError: The file cannot be used; the keys of before stay in use.
-    """
-    settings, now = services.settings, int(services.clock.now())
-    services.tokens.use(open_key_ring(settings.key_file, settings.token.algorithm, now=now))

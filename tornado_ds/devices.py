@@ -48,7 +48,8 @@ class Devices:
         """Return the Set-Cookie value with which a browser that sent *header* is recognised from now on."""
         device = self.recognise(header, username) or secrets.token_urlsafe(16)
         others = [entry for entry in self._entries(header) if not self._is_sealed(*entry, username)]
-        entries = [(device, _seal(self._keys().signing_key, device, username)), *others]
+        key = self._keys().signing_key_at(self._clock.now())
+        entries = [(device, _seal(key, device, username)), *others]
         value = "~".join(f"{device}.{seal}" for device, seal in entries[:MAX_ACCOUNTS])
         return self._cookie.set_header(value, expires_at=int(self._clock.now()) + LIFETIME_SECONDS)
 

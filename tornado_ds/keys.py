@@ -1,12 +1,11 @@
-"""The key ring: a JWK set (RFC 7517) in one file, the newest key signs, all that are not retired verify."""
+"""Signing keys: the newest whose time has come signs, all that are not retired verify."""
 
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import orjson
@@ -30,6 +29,9 @@ _ALGORITHMS: dict[str, JWTAlgorithm] = {
     "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
 }
 
+# The end of the year 9999: later ones cannot be shown to people.
+_LAST_MOMENT = 253_402_300_799
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -37,15 +39,17 @@ class Key:
     One signing key.
 
     *header* is the first segment of every token it signs, byte for byte.
-    *created_at* and *retired_at* are seconds since the epoch.
+    Times are seconds since the epoch; before *signs_from* it only verifies.
     """
 
     kid: str
     algorithm: Algorithm
     created_at: int
+    signs_from: int
     retired_at: int | None
     header: str
-    _private: Any = field(repr=False)
+    # Not all kinds can be compared; the public halves can, and say as much.
+    _private: Any = field(repr=False, compare=False)
     _public: Any = field(repr=False)
 
     def sign(self, message: bytes) -> bytes:
@@ -83,8 +87,17 @@ class KeyRing:
     keys: Sequence[Key]
 
     @property
-    def signing_key(self) -> Key:
-        return self.keys[-1]
+    def oldest_key(self) -> Key:
+        return self.keys[0]
+
+    def signing_key_at(self, now: float) -> Key:
+        """Return the newest key whose time has come; the oldest, should the clock be behind them all."""
+        return next((key for key in reversed(self.keys) if key.signs_from <= now), self.oldest_key)
+
+    def signs_until(self, key: Key) -> int | None:
+        """Return when a newer key takes over from *key* (seconds since the epoch), None if none does."""
+        newer = self.keys[self.keys.index(key) + 1 :]
+        return min((each.signs_from for each in newer), default=None)
 
     def by_header(self) -> dict[str, Key]:
         """Return the keys by the only token header that each accepts."""
@@ -95,36 +108,58 @@ class KeyRing:
         return {"keys": [jwk for key in self.keys if (jwk := key.public_jwk()) is not None]}
 
 
-def open_key_ring(path: Path, algorithm: Algorithm, *, now: int) -> KeyRing:
-    """
-    Return the keys for *algorithm* in the file *path*; if there is none, make one first.
-
-    Raises:
-        KeyRingError: The file cannot be read or written, is readable by others, or holds something else.
-    """
-    keys = read_keys(path)
-    usable = [key for key in keys if key.algorithm == algorithm and key.retired_at is None]
-    if usable:
-        return KeyRing(usable)
-    return KeyRing([add_key(path, algorithm, now=now)])
-
-
-def read_keys(path: Path) -> Sequence[Key]:
-    """Return all keys in the file, retired ones too, oldest first; none if there is no file."""
-    return [_from_jwk(path, jwk) for jwk in _read(path)]
-
-
-def add_key(path: Path, algorithm: Algorithm, *, now: int) -> Key:
-    """Add a new key to the file, made if it is not there, and return it; from the next start or reload it signs."""
-    jwk = {
+def new_jwk(algorithm: Algorithm, *, now: int, signs_from: int) -> dict[str, Any]:
+    """Return a new key as it is stored: a private JWK with our members beside it."""
+    return {
         **_generate(algorithm),
         "kid": secrets.token_hex(8),
         "alg": algorithm,
         "created_at": now,
+        "signs_from": signs_from,
         "retired_at": None,
     }
-    _write(path, [*_read(path), jwk])
-    return _from_jwk(path, jwk)
+
+
+def key_from_jwk(jwk: dict[str, Any]) -> Key:
+    """
+    Return the key that *jwk*, made by `new_jwk`, stands for.
+
+    Raises:
+        KeyRingError: It cannot be used.
+    """
+    try:
+        return _parse(orjson.dumps(jwk))
+    except (PyJWTError, KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise KeyRingError("it holds a key that is none of ours") from exc
+
+
+# Who follows a key file reads it every second, and to check an RSA key takes 50 ms.
+@lru_cache(64)
+def _parse(text: bytes) -> Key:
+    jwk = orjson.loads(text)
+    algorithm, kid, retired_at = jwk["alg"], str(jwk["kid"]), jwk["retired_at"]
+    if algorithm not in get_args(Algorithm):
+        raise KeyRingError(f"it holds a key for {algorithm!a}, which this version has not")
+    private = _ALGORITHMS[algorithm].from_jwk(jwk)
+    if _ALGORITHMS[algorithm].check_key_length(private):
+        raise KeyRingError("it holds a key that is too short to be safe")
+    return Key(
+        kid=kid,
+        algorithm=algorithm,
+        created_at=_moment(jwk["created_at"]),
+        # The first version wrote none: its keys signed from their beginning.
+        signs_from=_moment(jwk.get("signs_from", jwk["created_at"])),
+        retired_at=None if retired_at is None else _moment(retired_at),
+        header=_header(algorithm, kid),
+        _private=private,
+        _public=private if algorithm == "HS256" else private.public_key(),
+    )
+
+
+def _moment(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _LAST_MOMENT:
+        raise ValueError("no moment")
+    return value
 
 
 def _generate(algorithm: Algorithm) -> dict[str, Any]:
@@ -137,58 +172,6 @@ def _generate(algorithm: Algorithm) -> dict[str, Any]:
     return RSAAlgorithm.to_jwk(rsa.generate_private_key(public_exponent=65537, key_size=2048), as_dict=True)
 
 
-def _from_jwk(path: Path, jwk: dict[str, Any]) -> Key:
-    try:
-        algorithm = jwk["alg"]
-        if algorithm not in get_args(Algorithm):
-            raise KeyRingError(f"{path} holds a key for {algorithm!a}, which this version has not")
-        private = _ALGORITHMS[algorithm].from_jwk(jwk)
-        if _ALGORITHMS[algorithm].check_key_length(private):
-            raise KeyRingError(f"{path} holds a key that is too short to be safe")
-        public = private if algorithm == "HS256" else private.public_key()
-        return Key(
-            kid=str(jwk["kid"]),
-            algorithm=algorithm,
-            created_at=int(jwk["created_at"]),
-            retired_at=jwk["retired_at"],
-            header=_header(algorithm, str(jwk["kid"])),
-            _private=private,
-            _public=public,
-        )
-    except (PyJWTError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise KeyRingError(f"{path} is not a key file of ours: restore it, or move it away to get a new one") from exc
-
-
 def _header(algorithm: str, kid: str) -> str:
     header = json.dumps({"alg": algorithm, "kid": kid, "typ": "JWT"}, separators=(",", ":"))
     return base64url_encode(header.encode()).decode()
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise KeyRingError(f"{path} can be read by other users: chmod 600 it")
-        keys = orjson.loads(path.read_bytes())["keys"]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as exc:
-        raise KeyRingError(f"{path} cannot be read as a key file: {exc}") from exc
-    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-        raise KeyRingError(f"{path} is not a key file of ours")
-    return keys
-
-
-def _write(path: Path, jwks: list[dict[str, Any]]) -> None:
-    # Written beside it and renamed, so that a crash leaves the old file or the new one.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(orjson.dumps({"keys": jwks}, option=orjson.OPT_INDENT_2))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as exc:
-        raise KeyRingError(f"{path} cannot be written: {exc.strerror}") from exc
-    finally:
-        draft.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A dictionary that forgets its oldest entries."""
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _Value = TypeVar("_Value")
@@ -32,6 +33,7 @@ class Recent(Generic[_Value]):
         """Forget one."""
         self._values.pop(key, None)
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._values.clear()
+    def remove_if(self, is_over: Callable[[str], bool]) -> None:
+        """Forget those whose key *is_over*."""
+        for key in [key for key in self._values if is_over(key)]:
+            del self._values[key]

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,10 +18,10 @@ import uvloop
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from tornado_ds.app import following, open_services, prepare_database, reload_keys
-from tornado_ds.errors import KeyRingError, SettingsError
+from tornado_ds.app import following, open_services, prepare_database
+from tornado_ds.errors import SettingsError
 from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
-from tornado_ds.keys import open_key_ring
+from tornado_ds.key_file import open_key_ring
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
 from tornado_ds.llhttp.server import BACKLOG
 from tornado_ds.llhttp.server import Server as LLHTTPServer
@@ -179,7 +180,7 @@ def _raise_descriptor_limit() -> None:
 def _run_workers(settings: Settings, sockets: Sockets) -> None:
     # Made here, so that workers do not make them side by side.
     webhook_secret(settings)
-    open_key_ring(settings.key_file, settings.token.algorithm, now=0)
+    open_key_ring(settings.key_file, settings.token.algorithm, now=int(time.time()))
     with tempfile.TemporaryDirectory(prefix="tornado_ds-metrics-") as folder:
         os.environ[_METRICS_FOLDER] = folder
         try:
@@ -199,12 +200,8 @@ def _bury(pid: int) -> None:
 
 
 def _reload(services: Services) -> None:
-    try:
-        reload_keys(services)
-    except KeyRingError as exc:
-        log.error("keys not reloaded", reason=str(exc))
-    else:
-        log.info("keys reloaded", kid=services.tokens.keys.signing_key.kid)
+    log.info("reloading")
+    services.key_follower.hurry()
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from tornado_ds.devices import Devices
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
 from tornado_ds.housekeeping import Housekeeping
+from tornado_ds.key_follower import KeyFollower
 from tornado_ds.passwords import PasswordHasher
 from tornado_ds.sessions import Sessions
 from tornado_ds.settings import Settings
@@ -34,6 +35,7 @@ class Services:
     throttle: Throttle
     accounts: Accounts
     tokens: TokenService
+    key_follower: KeyFollower
     snapshot: SessionSnapshot
     sessions: Sessions
     feed: Feed

@@ -230,8 +230,8 @@ class Throttle:
     def _digest(self, text: str) -> str:
         # With a key that is not in the database: people type passwords where the
         # name belongs, and a plain hash of one is found much faster than bcrypt's.
-        # A new signing key makes new digests, so everybody starts from zero then.
-        secret = self._keys().signing_key.derive("throttle")
+        # The oldest key, because a new one must not let everybody start from zero.
+        secret = self._keys().oldest_key.derive("throttle")
         return hmac.new(secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from tornado_ds.clock import Clock
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError, UserDataError
-from tornado_ds.keys import KeyRing
+from tornado_ds.keys import Key, KeyRing
 from tornado_ds.recent import Recent
 
 MAX_TOKEN_BYTES = 4096
@@ -67,13 +67,16 @@ class TokenService:
         self._issuer = issuer
         self._audience = audience
         self._verified: Recent[Claims] = Recent(MAX_REMEMBERED)
+        self._by_header: dict[str, Key] = {}
         self.use(keys)
 
     def use(self, keys: KeyRing) -> None:
         """Sign and verify with *keys* from now on."""
+        before, self._by_header = self._by_header, keys.by_header()
         self._keys = keys
-        self._by_header = keys.by_header()
-        self._verified.clear()
+        gone = {header for header, key in before.items() if self._by_header.get(header) != key}
+        # What other keys have signed stays known: a new key is no reason to verify everybody's token again.
+        self._verified.remove_if(lambda token: token.partition(".")[0] in gone)
 
     @property
     def keys(self) -> KeyRing:
@@ -86,7 +89,7 @@ class TokenService:
         Raises:
             UserDataError: The user's name and data make it longer than a cookie may be.
         """
-        key = self._keys.signing_key
+        key = self._keys.signing_key_at(self._clock.now())
         payload = orjson.dumps(
             {
                 "iss": self._issuer,

@@ -10,7 +10,8 @@ from tornado.ioloop import IOLoop
 
 from tests.fakes import ManualClock
 from tornado_ds.errors import StorageError, ThrottledError
-from tornado_ds.keys import KeyRing, open_key_ring
+from tornado_ds.key_file import open_key_ring
+from tornado_ds.keys import KeyRing
 from tornado_ds.storage.database import Database, parse_url
 from tornado_ds.storage.memory import MemoryThrottleStore
 from tornado_ds.storage.throttle import SQLThrottleStore

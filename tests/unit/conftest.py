@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes import ManualClock
-from tornado_ds.keys import Algorithm, KeyRing, open_key_ring
+from tornado_ds.key_file import open_key_ring
+from tornado_ds.keys import Algorithm, KeyRing
 from tornado_ds.passwords import PasswordHasher
 from tornado_ds.tokens import Claims, TokenService
 

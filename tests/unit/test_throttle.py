@@ -11,7 +11,8 @@ from tornado_ds.addresses import network_of
 from tornado_ds.cookies import DeviceCookie
 from tornado_ds.devices import LIFETIME_SECONDS, MAX_ACCOUNTS, Devices
 from tornado_ds.errors import InvalidTokenError, ThrottledError
-from tornado_ds.keys import KeyRing, open_key_ring
+from tornado_ds.key_file import open_key_ring
+from tornado_ds.keys import KeyRing
 from tornado_ds.storage.memory import MemoryThrottleStore
 from tornado_ds.throttle import FAILURES_PER_WINDOW, FORGET_SECONDS, Attempt, Bucket, Source, Throttle, wait_after
 from tornado_ds.tokens import Claims, TokenService
@@ -104,6 +105,20 @@ def test_count_lets_five_failures_through_at_once(throttle: Throttle) -> None:
     fail(throttle, 5)
 
     assert wait_for(throttle) == 1
+
+
+def test_count_goes_on_where_it_was_when_keys_were_rotated(
+    throttle: Throttle, store: MemoryThrottleStore, hs256_key_ring: KeyRing, other_ring: KeyRing, clock: ManualClock
+) -> None:
+    """A new key gives nobody new guesses; only the end of the oldest one lets all begin anew."""
+    rotated = KeyRing([*hs256_key_ring.keys, *other_ring.keys])
+    fail(throttle, 5)
+
+    after_rotation = Throttle(store, keys=lambda: rotated, clock=clock)
+    after_retirement = Throttle(store, keys=lambda: other_ring, clock=clock)
+
+    assert wait_for(after_rotation, source=Source()) == 1
+    assert wait_for(after_retirement, source=Source()) == 0
 
 
 def test_count_does_not_prolong_the_wait_when_it_refuses(throttle: Throttle, clock: ManualClock) -> None:
@@ -490,7 +505,7 @@ def test_device_and_token_never_pass_for_each_other(devices: Devices, tokens: To
 
 def test_derive_returns_another_secret_for_each_key_and_purpose(key_ring: KeyRing, other_ring: KeyRing) -> None:
     """It is the same one whenever it is asked for, so that all servers with the key file agree."""
-    key, other = key_ring.signing_key, other_ring.signing_key
+    key, other = key_ring.oldest_key, other_ring.oldest_key
 
     secrets = [key.derive("a"), key.derive("b"), other.derive("a"), key.derive("")]
 

@@ -16,7 +16,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tests.fakes import ManualClock
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError, UserDataError
-from tornado_ds.keys import Algorithm, Key, KeyRing, add_key, open_key_ring
+from tornado_ds.key_file import add_key, open_key_ring, read_key_ring
+from tornado_ds.keys import Algorithm, Key, KeyRing
 from tornado_ds.tokens import MAX_TOKEN_BYTES, Claims, TokenService
 
 Payload = dict[str, Any]
@@ -88,7 +89,7 @@ def test_verify_returns_the_claims_that_were_issued(service: TokenService, claim
 
 def test_sign_in_these_tests_makes_honest_tokens(service: TokenService, claims: Claims) -> None:
     """The refusals below are for what is forged, not for how it is signed here."""
-    assert claims == service.verify(sign(service.keys.signing_key, payload_of(claims)))
+    assert claims == service.verify(sign(service.keys.oldest_key, payload_of(claims)))
 
 
 def test_verify_accepts_no_token_when_any_single_bit_is_flipped(service: TokenService, claims: Claims) -> None:
@@ -144,7 +145,7 @@ def test_verify_refuses_a_token_when_its_header_is_not_ours_to_the_byte(
     service: TokenService, claims: Claims, header: dict[str, Any]
 ) -> None:
     """No header but that of our key is looked at, not even over a true signature."""
-    key = service.keys.signing_key
+    key = service.keys.oldest_key
     text = json.dumps(header).replace("KID", key.kid).replace("ALG", key.algorithm)
     forged = encode(text.encode())
 
@@ -161,7 +162,7 @@ def test_verify_refuses_a_token_when_its_header_is_not_ours_to_the_byte(
 @pytest.mark.parametrize("label", ["HS256", "EdDSA", "ES256", "RS256"])
 def test_verify_refuses_a_token_when_it_is_relabelled(service: TokenService, claims: Claims, label: str) -> None:
     """A key of one algorithm is never used with another."""
-    key = service.keys.signing_key
+    key = service.keys.oldest_key
     header = encode(json.dumps({"alg": label, "kid": key.kid, "typ": "JWT"}, separators=(",", ":")).encode())
     if header == key.header:
         header = header[:-1]
@@ -174,7 +175,7 @@ def test_verify_refuses_a_token_when_a_public_key_served_as_secret(
     service: TokenService, algorithm: Algorithm, claims: Claims
 ) -> None:
     """What everybody may download signs nothing, under any header."""
-    key = service.keys.signing_key
+    key = service.keys.oldest_key
     relabelled = encode(json.dumps({"alg": "HS256", "kid": key.kid, "typ": "JWT"}, separators=(",", ":")).encode())
     secrets = [b"", key.kid.encode()] if algorithm == "HS256" else public_keys_as_bytes(key)
 
@@ -188,9 +189,9 @@ def test_verify_refuses_a_token_when_another_server_signed_it(
     service: TokenService, algorithm: Algorithm, claims: Claims, tmp_path: Path
 ) -> None:
     """Another deployment's key signs nothing here, not even under our header."""
-    stranger = open_key_ring(tmp_path / "keys.json", algorithm, now=0).signing_key
+    stranger = open_key_ring(tmp_path / "keys.json", algorithm, now=0).oldest_key
 
-    for header in (stranger.header, service.keys.signing_key.header):
+    for header in (stranger.header, service.keys.oldest_key.header):
         with pytest.raises(InvalidTokenError):
             service.verify(sign(stranger, payload_of(claims), header=header))
 
@@ -199,18 +200,65 @@ def test_verify_accepts_an_older_key_until_it_is_retired(
     algorithm: Algorithm, claims: Claims, clock: ManualClock, tmp_path: Path
 ) -> None:
     """Tokens outlive a rotation, and end with their key."""
-    file = tmp_path / "keys.json"
-    service = TokenService(open_key_ring(file, algorithm, now=0), clock=clock, issuer="i", audience="a")
+    file, now = tmp_path / "keys.json", int(clock.now())
+    service = TokenService(open_key_ring(file, algorithm, now=now), clock=clock, issuer="i", audience="a")
     old = service.issue(claims)
-    newest = add_key(file, algorithm, now=1)
+    newest = add_key(file, algorithm, now=now, delay=0)
 
-    service.use(open_key_ring(file, algorithm, now=2))
+    service.use(read_key_ring(file, algorithm))
     assert claims == service.verify(old)
     assert service.issue(claims).startswith(f"{newest.header}.")
 
     service.use(KeyRing([newest]))
     with pytest.raises(InvalidTokenError):
         service.verify(old)
+
+
+def test_issue_signs_with_a_new_key_only_when_its_time_has_come(
+    claims: Claims, clock: ManualClock, tmp_path: Path
+) -> None:
+    """Until then the older one signs, and both verify."""
+    file, now = tmp_path / "keys.json", int(clock.now())
+    old = open_key_ring(file, "HS256", now=now).oldest_key
+    new = add_key(file, "HS256", now=now, delay=10)
+    service = TokenService(read_key_ring(file, "HS256"), clock=clock, issuer="tornado_ds", audience="deepstream")
+
+    clock.advance(9.9)
+    before = service.issue(claims)
+    early = sign(new, payload_of(claims))
+    clock.advance(0.1)
+    after = service.issue(claims)
+
+    assert before.startswith(f"{old.header}.")
+    assert after.startswith(f"{new.header}.")
+    assert {claims.sid} == {service.verify(token).sid for token in (before, early, after)}
+
+
+def test_use_forgets_verified_tokens_only_when_their_key_is_gone_or_another(
+    hs256_key_ring: KeyRing, claims: Claims, clock: ManualClock, tmp_path: Path
+) -> None:
+    """A rotation during a storm of connections makes nobody's token be verified again."""
+    file, now = tmp_path / "keys.json", int(clock.now())
+    service = TokenService(open_key_ring(file, "HS256", now=now), clock=clock, issuer="i", audience="a")
+    old = service.issue(claims)
+    remembered = service.verify(old)
+    new = add_key(file, "HS256", now=now, delay=0)
+
+    service.use(read_key_ring(file, "HS256"))
+    newer = service.issue(claims)
+    remembered_too = service.verify(newer)
+
+    assert service.verify(old) is remembered
+
+    service.use(KeyRing([new]))
+    assert service.verify(newer) is remembered_too
+    with pytest.raises(InvalidTokenError):
+        service.verify(old)
+
+    # A stranger's key under the header of ours: what ours has signed is not good any more.
+    service.use(KeyRing([replace(hs256_key_ring.oldest_key, kid=new.kid, header=new.header)]))
+    with pytest.raises(InvalidTokenError):
+        service.verify(newer)
 
 
 @pytest.mark.parametrize("name", ["ver", "iat", "exp"])
@@ -236,7 +284,7 @@ def test_verify_refuses_a_signed_token_when_a_number_is_none(
     payload[name] = value(payload[name])
 
     with pytest.raises(InvalidTokenError):
-        tokens.verify(sign(tokens.keys.signing_key, payload))
+        tokens.verify(sign(tokens.keys.oldest_key, payload))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +314,7 @@ def test_verify_refuses_a_signed_token_when_its_claims_are_not_exact(
 ) -> None:
     """Even a true signature does not make up for claims that we never write."""
     with pytest.raises(InvalidTokenError):
-        tokens.verify(sign(tokens.keys.signing_key, payload_of(claims) | change))
+        tokens.verify(sign(tokens.keys.oldest_key, payload_of(claims) | change))
 
 
 @pytest.mark.parametrize("name", ["iss", "aud", "sub", "sid", "ver", "iat", "exp", "server_data", "client_data"])
@@ -276,7 +324,7 @@ def test_verify_refuses_a_signed_token_when_a_claim_is_missing(tokens: TokenServ
     del payload[name]
 
     with pytest.raises(InvalidTokenError):
-        tokens.verify(sign(tokens.keys.signing_key, payload))
+        tokens.verify(sign(tokens.keys.oldest_key, payload))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +345,7 @@ def test_verify_refuses_a_signed_token_when_a_claim_is_missing(tokens: TokenServ
 def test_verify_refuses_a_signed_token_when_its_payload_is_no_object(tokens: TokenService, payload: bytes) -> None:
     """Parsers that surprise do not surprise here."""
     with pytest.raises(InvalidTokenError):
-        tokens.verify(sign(tokens.keys.signing_key, payload))
+        tokens.verify(sign(tokens.keys.oldest_key, payload))
 
 
 def test_verify_refuses_a_token_when_base64_is_not_canonical(tokens: TokenService, claims: Claims) -> None:
@@ -346,7 +394,7 @@ def test_verify_refuses_a_signed_token_when_it_is_over_4096_bytes(tokens: TokenS
     payload = payload_of(replace(claims, server_data={"a": "x" * 4096}))
 
     with pytest.raises(InvalidTokenError):
-        tokens.verify(sign(tokens.keys.signing_key, payload))
+        tokens.verify(sign(tokens.keys.oldest_key, payload))
 
 
 @pytest.mark.parametrize("elapsed", [0, 1, 3599, 3599.999])

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from tests.live.servers import free_port, wait_for
-from tornado_ds.keys import add_key
+from tornado_ds.key_file import add_key
 
 WORKERS = 2
 
@@ -179,10 +179,10 @@ def test_workers_end_when_the_parent_is_killed(server: Supervised) -> None:
 
 def test_new_key_signs_when_the_parent_gets_sighup(server: Supervised, token: str) -> None:
     """SIGHUP makes all workers read the keys again; tokens of the older key stay good, those of the new one are."""
-    key = add_key(server.folder / "var" / "keys.json", "HS256", now=int(time.time()))
+    key = add_key(server.folder / "var" / "keys.json", "HS256", now=int(time.time()), delay=0)
 
     server.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: len(server.events("keys reloaded")) == WORKERS)
+    wait_for(lambda: len(server.events("reloading")) == len(server.events("keys reloaded")) == WORKERS)
     newer = server.command("sessions", "open", "alice", "--lifetime", "1h").strip()
 
     assert newer.startswith(key.header)
