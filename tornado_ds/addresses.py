@@ -19,12 +19,13 @@ class TrustedProxies:
         """
         address = peer
         for hop in reversed((forwarded_for or "").split(",")):
-            if not self._trusts(address) or not _is_address(hop.strip()):
+            if not self.trusts(address) or not _is_address(hop.strip()):
                 break
             address = hop.strip()
         return address
 
-    def _trusts(self, address: str) -> bool:
+    def trusts(self, address: str) -> bool:
+        """True if *address* is one of them."""
         return _is_address(address) and any(ip_address(address) in network for network in self._networks)
 
 

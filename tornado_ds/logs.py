@@ -1,21 +1,35 @@
 """Logging: structlog for us, and the same lines for libraries that use the standard library."""
 
 import logging
+import re
 import sys
 from typing import Literal
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+
+# Some of what is logged was typed by strangers, who could fill a disk with it.
+MAX_VALUE = 500
+
+# These log statements, values, and what they run.
+_TALKATIVE = ("sqlalchemy", "aiosqlite", "alembic", "asyncio")
+
+# From here on Tornado quotes what came over the wire, which can be a cookie.
+_QUOTE = re.compile(r"b?['\"]|[?]")
 
 
-def configure_logging(log_format: Literal["console", "json"], *, level: int = logging.INFO) -> None:
+def configure_logging(log_format: Literal["console", "json"], *, level: Level = "info") -> None:
     """Write one line an event to stderr, for people or as JSON (RFC 8259), from *level* on."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # Here, and not by the renderer: one that knows `rich` prints the values of local variables.
         structlog.processors.format_exc_info,
+        _make_harmless,
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer()
@@ -33,6 +47,7 @@ def configure_logging(log_format: Literal["console", "json"], *, level: int = lo
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_quote_no_request)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -41,7 +56,29 @@ def configure_logging(log_format: Literal["console", "json"], *, level: int = lo
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    # These log statements and their values.
-    for name in ("sqlalchemy", "aiosqlite", "alembic", "asyncio"):
+    root.setLevel(level.upper())
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _make_harmless(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut what is long, and escape what a terminal would obey, or take for another line; a traceback keeps its own."""
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = "\n".join(map(_visible, value.split("\n")))
+        elif isinstance(value, str):
+            event[name] = _visible(value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + "...")
+    return event
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _quote_no_request(record: logging.LogRecord) -> bool:
+    """Leave out of Tornado's lines what they quote of a request."""
+    if record.name.startswith("tornado") and isinstance(record.args, tuple):
+        record.args = tuple(arg if isinstance(arg, int) else _QUOTE.split(str(arg), 1)[0] for arg in record.args)
+    return True

@@ -244,6 +244,9 @@ class Settings(BaseSettings):
     ] = ()
     workers: Annotated[int, Field(ge=1, le=64, description="how many processes share the ports")] = 1
     log_format: Annotated[Literal["console", "json"], Field(description="how the log is written")] = "console"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="the least that is worth a line in the log")
+    ] = "info"
 
     @model_validator(mode="before")
     @classmethod

@@ -80,6 +80,7 @@ def test_load_settings_has_the_defaults_of_the_design_when_nothing_is_configured
         "trusted_proxies": "",
         "workers": "1",
         "log_format": "console",
+        "log_level": "info",
     }
 
     settings = load_settings()
@@ -179,6 +180,7 @@ def test_load_settings_reads_every_key_from_the_environment(monkeypatch: pytest.
         "webhook.secret": STRONG,
         "trusted_proxies": "10.0.0.0/8, 127.0.0.1/32",
         "log_format": "json",
+        "log_level": "debug",
     }
     for key, value in values.items():
         monkeypatch.setenv(variable_of(key), value)
@@ -264,6 +266,7 @@ def test_allowed_origins_follow_public_url_when_they_are_not_set(monkeypatch: py
         pytest.param("workers", "workers: 0", id="no-workers"),
         pytest.param("workers", "workers: many", id="workers-word"),
         pytest.param("log_format", "log_format: xml", id="log-format"),
+        pytest.param("log_level", "log_level: chatty", id="log-level"),
     ],
 )
 def test_load_settings_names_the_key_in_one_line_when_its_value_is_bad(write: Write, key: str, content: str) -> None:

@@ -43,7 +43,7 @@ def with_services(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
 
     async def run() -> _Result:
         settings = current_settings()
-        configure_logging(settings.log_format, level=30)
+        configure_logging(settings.log_format, level="warning")
         await prepare_database(settings)
         async with open_services(settings, seconds=COMMAND_SECONDS) as services:
             return await action(services)

@@ -14,5 +14,5 @@ def serve() -> None:
     Example: python -m tornado_ds --config config/tornado_ds.yml serve
     """
     settings = current_settings()
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, level=settings.log_level)
     run(settings)

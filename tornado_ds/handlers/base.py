@@ -9,9 +9,9 @@ import orjson
 import structlog
 from tornado.web import HTTPError, RequestHandler
 
-from tornado_ds.addresses import TrustedProxies
 from tornado_ds.checker import Check
 from tornado_ds.errors import OverloadedError, StorageError, TornadoDSError
+from tornado_ds.handlers.access import ID_HEADER, client_address
 from tornado_ds.handlers.headers import HSTS, SECURITY_HEADERS, content_security_policy
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
@@ -35,6 +35,9 @@ class BaseHandler(RequestHandler):
 
     services: Services
 
+    # Asked again and again by monitoring.
+    is_probe = False
+
     # What the page may load and do.
     content_policy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'"
 
@@ -46,6 +49,7 @@ class BaseHandler(RequestHandler):
         for name, value in SECURITY_HEADERS.items():
             self.set_header(name, value)
         self.set_header("Content-Security-Policy", content_security_policy(self.content_policy))
+        self.set_header(ID_HEADER, self.request.headers[ID_HEADER])
         if self.application.settings["is_https"]:
             self.set_header("Strict-Transport-Security", HSTS)
 
@@ -76,9 +80,7 @@ class BaseHandler(RequestHandler):
     @property
     def client_address(self) -> str:
         """The address that the request came from, behind proxies that we trust."""
-        proxies: TrustedProxies = self.application.settings["trusted_proxies"]
-        peer = self.request.connection.context.remote_ip  # type: ignore[union-attr]
-        return proxies.client_address(str(peer), self.request.headers.get("X-Forwarded-For"))
+        return client_address(self.request, self.application.settings["trusted_proxies"])
 
     async def check_session(self) -> Check:
         """
@@ -142,11 +144,13 @@ class BaseHandler(RequestHandler):
         tb: TracebackType | None,
     ) -> None:
         if isinstance(value, HTTPError):
-            log.info("request refused", path=self.request.path, status=value.status_code)
+            # As a template: what would be filled in is what the client sent.
+            if value.log_message:
+                log.info("request refused", reason=value.log_message)
         elif isinstance(value, TornadoDSError):
-            log.error("request failed", path=self.request.path, reason=str(value))
+            log.error("request failed", reason=str(value))
         else:
-            log.error("request failed", path=self.request.path, exc_info=value)
+            log.error("request failed", exc_info=value)
 
     def _allowed_methods(self) -> list[str]:
         # `head` is ours for all of them, and good for as much as their `get`.

@@ -6,12 +6,16 @@ from tornado_ds.handlers.base import BaseHandler
 class HealthHandler(BaseHandler):
     """`GET /healthz`: 200 while the event loop turns."""
 
+    is_probe = True
+
     async def get(self) -> None:
         self.write_json({"status": "alive"})
 
 
 class ReadyHandler(BaseHandler):
     """`GET /readyz`: 200 if logins and connections are answered, else 503 with what is not ready."""
+
+    is_probe = True
 
     async def get(self) -> None:
         snapshot = self.services.snapshot
@@ -24,6 +28,8 @@ class ReadyHandler(BaseHandler):
 
 class MetricsHandler(BaseHandler):
     """`GET /metrics`: figures of all workers for Prometheus."""
+
+    is_probe = True
 
     async def get(self) -> None:
         self.set_header("Content-Type", self.services.metrics.CONTENT_TYPE)

@@ -3,10 +3,10 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
+from contextvars import copy_context
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -19,12 +19,10 @@ from tornado.web import Application, HTTPError, RequestHandler, url
 
 from tornado_ds.addresses import TrustedProxies
 from tornado_ds.gate import MAX_BODY_BYTES, Verdict
-from tornado_ds.handlers import account, health, login, session_events, webapp, webhook
+from tornado_ds.handlers import access, account, health, login, session_events, webapp, webhook
 from tornado_ds.handlers.base import BaseHandler, NotFoundHandler
 from tornado_ds.resources import resource
 from tornado_ds.services import Services
-
-log = structlog.get_logger("access")
 
 # A larger body than allowed is read and dropped up to here, because a client
 # that is still writing takes an early answer for a broken connection.
@@ -67,7 +65,7 @@ class WebApplication(Application):
         if handler.request.connection is not None:
             self.in_flight.remove(handler.request.connection)
         self.services.metrics.count_request(handler.get_status())
-        _log_request(handler)
+        access.log_request(handler)
 
 
 def make_app(
@@ -160,6 +158,7 @@ class _BoundedRequest(HTTPMessageDelegate):
         self._app = app
         self._inner = inner
         self._connection = connection
+        self._context = copy_context()
         self._size = 0
         self._is_answered = False
 
@@ -175,8 +174,11 @@ class _BoundedRequest(HTTPMessageDelegate):
             self._inner = webhook.WebhookDelegate(
                 self._connection, services.gate, is_https=services.cookie.is_secure, answered=self._note
             )
+        else:
+            proxies = self._app.settings["trusted_proxies"]
+            self._context = access.identify(headers, peer=access.peer_of(self._connection), proxies=proxies)
         _tame_origin(headers)
-        answer = self._inner.headers_received(start_line, headers)
+        answer = self._context.run(self._inner.headers_received, start_line, headers)
         length = headers.get("Content-Length", "")
         if length.isdecimal() and int(length[:20]) > DRAIN_BYTES:
             self._refuse()
@@ -194,7 +196,7 @@ class _BoundedRequest(HTTPMessageDelegate):
         if self._is_too_large:
             self._refuse()
         elif not self._is_answered:
-            self._inner.finish()
+            self._context.run(self._inner.finish)
 
     def on_connection_close(self) -> None:
         self._app.in_flight.remove(self._connection)
@@ -217,7 +219,7 @@ class _BoundedRequest(HTTPMessageDelegate):
             return
         request = HTTPServerRequest(connection=self._connection, headers=self._headers, start_line=self._start_line)
         arguments = {"services": self._app.services}
-        self._app.get_handler_delegate(request, TooLargeHandler, arguments).finish()
+        self._context.run(self._app.get_handler_delegate(request, TooLargeHandler, arguments).finish)
 
 
 def _with_services(route: Route, services: Services) -> Any:
@@ -233,14 +235,3 @@ def _tame_origin(headers: HTTPHeaders) -> None:
         urlsplit(headers.get("Origin", ""))
     except ValueError:
         headers["Origin"] = "null"
-
-
-def _log_request(handler: RequestHandler) -> None:
-    request = handler.request
-    log.info(
-        "request",
-        method=request.method,
-        path=request.path,
-        status=handler.get_status(),
-        milliseconds=round(1000 * request.request_time(), 1),
-    )

@@ -15,6 +15,7 @@ from tornado.httputil import (
 )
 
 from tornado_ds.gate import ConnectionGate, Verdict, too_large
+from tornado_ds.handlers.access import new_id
 from tornado_ds.handlers.headers import HSTS, NOTHING, SECURITY_HEADERS, content_security_policy
 
 log = structlog.get_logger("webhook")
@@ -132,6 +133,8 @@ def log_verdict(verdict: Verdict) -> None:
 
 
 async def _settle(pending: Awaitable[Verdict]) -> Verdict:
+    # Each of these has a task to itself, whose lines in the log belong together.
+    structlog.contextvars.bind_contextvars(request_id=new_id())
     try:
         return await pending
     except Exception:

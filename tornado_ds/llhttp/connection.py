@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from math import inf
 from typing import Protocol, cast
 
@@ -59,6 +60,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answers",
+        "_context",
         "_discarded",
         "_exchange",
         "_flushes",
@@ -78,6 +80,8 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._gate = host.gate
         self._answers = host.answers
+        # In which to go on after a request, whose own context says which one it was.
+        self._context = copy_context()
         # What came and was not looked at, and how much of it makes another look worthwhile.
         self._unread = bytearray()
         self._wanted = 0
@@ -292,7 +296,7 @@ class Connection(asyncio.Protocol):
     def _release(self, hold: int) -> None:
         self._holds &= ~hold
         if not self._holds:
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._go_on, context=self._context)
 
     def _go_on(self) -> None:
         if self._holds:

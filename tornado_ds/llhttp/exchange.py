@@ -67,6 +67,8 @@ class Exchange(HTTPConnection):
         self.must_close = head.connection == "close"
         self._wire = wire
         self._head = head
+        # For the log, which gets to see no query.
+        self._path = head.target.partition("?")[0]
         self._unread = head.length
         self._chunks = ChunkedBody() if head.length is None else None
         self._delegate = HTTPMessageDelegate()
@@ -97,7 +99,7 @@ class Exchange(HTTPConnection):
         except HTTPInputError as exc:
             raise FramingError(str(exc)) from exc
         if waiting is not None:
-            raise TypeError(f"{head.target}: the body of a request cannot be streamed on this listener")
+            raise TypeError(f"{self._path}: the body of a request cannot be streamed on this listener")
         if self._unread == 0:
             self._finish_request()
         elif head.expects_continue and not self._is_answered:
@@ -134,7 +136,7 @@ class Exchange(HTTPConnection):
             elif callback is not None:
                 callback()
         except Exception:
-            log.exception("request failed after its connection was lost", path=self._head.target)
+            log.exception("request failed after its connection was lost", path=self._path)
 
     def _finish_request(self) -> None:
         self.is_read = True
