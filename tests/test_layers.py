@@ -23,7 +23,7 @@ FLOORS = [
     {"llhttp"},
     {"handlers"},
     {"services"},
-    {"gate", "housekeeping"},
+    {"gate", "housekeeping", "readiness"},
     {"accounts", "checker", "devices", "feed"},
     {"loader", "sessions"},
     {"key_follower", "snapshot", "throttle"},

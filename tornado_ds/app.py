@@ -18,6 +18,7 @@ from tornado_ds.key_file import open_key_ring
 from tornado_ds.key_follower import KeyFollower
 from tornado_ds.keys import KeyRing
 from tornado_ds.passwords import PasswordHasher
+from tornado_ds.readiness import Readiness
 from tornado_ds.services import Services
 from tornado_ds.sessions import Sessions
 from tornado_ds.settings import Settings, make_data_dir, webhook_secret
@@ -153,6 +154,12 @@ def _connect(
         cookie=cookie,
         devices=Devices(DeviceCookie(settings.public_url), keys=lambda: tokens.keys, clock=clock),
         gate=gate,
+        readiness=Readiness(
+            revision=lambda: schema.current_revision(database),
+            needed=schema.head_revision(),
+            snapshot=snapshot,
+            clock=clock,
+        ),
         metrics=metrics,
     )
 

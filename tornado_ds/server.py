@@ -97,8 +97,12 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
         log.info("ready", url=settings.public_url, listen=str(settings.listen), internal=str(settings.internal_listen))
         await stop.wait()
         log.info("stopping")
+        services.readiness.is_draining = True
+        # One after the other: monitoring can still ask, and deepstream too, while people get their answers.
+        public, internal = listeners
+        await public.drain()
         services.feed.close()
-        await asyncio.gather(*(listener.drain() for listener in listeners))
+        await internal.drain()
     if orphaned is not None:
         loop.remove_reader(orphaned)
 

@@ -13,6 +13,7 @@ from tornado_ds.gate import ConnectionGate
 from tornado_ds.housekeeping import Housekeeping
 from tornado_ds.key_follower import KeyFollower
 from tornado_ds.passwords import PasswordHasher
+from tornado_ds.readiness import Readiness
 from tornado_ds.sessions import Sessions
 from tornado_ds.settings import Settings
 from tornado_ds.snapshot import SessionSnapshot
@@ -44,4 +45,5 @@ class Services:
     cookie: SessionCookie
     devices: Devices
     gate: ConnectionGate
+    readiness: Readiness
     metrics: "Metrics"

@@ -13,16 +13,20 @@ class HealthHandler(BaseHandler):
 
 
 class ReadyHandler(BaseHandler):
-    """`GET /readyz`: 200 if logins and connections are answered, else 503 with what is not ready."""
+    """`GET /readyz`: 200 if logins and connections are answered here and now, else 503 with what is not ready."""
 
     is_probe = True
 
     async def get(self) -> None:
-        snapshot = self.services.snapshot
-        is_ready = snapshot.is_fresh
+        obstacles = await self.services.readiness.obstacles()
+        age = self.services.snapshot.age
         self.write_json(
-            {"ready": is_ready, "feed_age_seconds": None if snapshot.age is None else round(snapshot.age, 3)},
-            status=200 if is_ready else 503,
+            {
+                "ready": not obstacles,
+                "not_ready": obstacles,
+                "feed_age_seconds": None if age is None else round(age, 3),
+            },
+            status=503 if obstacles else 200,
         )
 
 
