@@ -1,6 +1,8 @@
 """A real server on a free port for each test, over an SQLite database of its own, with one user: alice."""
 
 import logging
+import pty
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +24,7 @@ from tornado_ds.users import User
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 
 NewBrowser = Callable[[], Browser]
+Keyboard = Callable[[str], object]
 
 
 @pytest.fixture
@@ -101,3 +104,12 @@ def command_settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield Settings()
     logging.getLogger().handlers[:] = handlers
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyboard]:
+    """What somebody types at the terminal that is standard input."""
+    ours, its = pty.openpty()
+    with open(ours, "wb", buffering=0) as keys, open(its, encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        yield lambda typed: keys.write(typed.encode())

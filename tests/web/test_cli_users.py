@@ -3,15 +3,15 @@
 import io
 import json
 import os
-import pty
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
 
 from tests.postgresql import run_now
+from tests.web.conftest import Keyboard
 from tests.web.terminal import run_in_terminal
 from tornado_ds import cli
 from tornado_ds.app import open_services
@@ -60,18 +60,6 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Stdin:
 
     hold("")
     return hold
-
-
-Keyboard = Callable[[str], object]
-
-
-@pytest.fixture
-def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyboard]:
-    """What somebody types at the terminal that is standard input."""
-    ours, its = pty.openpty()
-    with open(ours, "wb", buffering=0) as keys, open(its, encoding="utf-8") as terminal:
-        monkeypatch.setattr(sys, "stdin", terminal)
-        yield lambda typed: keys.write(typed.encode())
 
 
 def run(*arguments: str) -> int:

@@ -17,7 +17,7 @@ from tornado_ds.app import open_services, prepare_database
 from tornado_ds.errors import TornadoDSError
 from tornado_ds.logs import configure_logging
 from tornado_ds.services import Services
-from tornado_ds.settings import Settings, load_settings
+from tornado_ds.settings import MAX_DURATION, Settings, load_settings, parse_duration
 from tornado_ds.storage.database import COMMAND_SECONDS
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -75,6 +75,16 @@ def print_json(value: object) -> None:
 def fail(message: str) -> NoReturn:
     """End the command with *message* as its one line on stderr."""
     raise TornadoDSError(message)
+
+
+def seconds_of(duration: str, *, least: int = 1) -> int:
+    """Return the seconds of a duration such as 90d; a command with another one ends."""
+    seconds = parse_duration(duration)
+    if not isinstance(seconds, int) or seconds < least:
+        fail(f"{duration!a} is no time; write 90d, 12h, 30m or 45s")
+    if seconds > MAX_DURATION:
+        fail(f"{duration!a} is too long; {MAX_DURATION // 86400}d is the longest")
+    return seconds
 
 
 def visible(text: str, escape: Callable[[str], str] = lambda character: ascii(character)[1:-1]) -> str:

@@ -4,12 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, with_services
+from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, seconds_of, with_services
 from tornado_ds.clock import iso
 from tornado_ds.errors import UserNotFoundError
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession, Session
-from tornado_ds.settings import MAX_DURATION, parse_duration
 
 app = typer.Typer(no_args_is_help=True, help="Show, end and open sessions; live connections follow within a second.")
 
@@ -74,11 +73,7 @@ def open_session(
 
     Example: python -m tornado_ds sessions open backend --lifetime 90d --label "invoice printer"
     """
-    seconds = parse_duration(lifetime)
-    if not isinstance(seconds, int) or seconds < 1:
-        fail(f"{lifetime!a} is no time; write 90d, 12h, 30m or 45s")
-    if seconds > MAX_DURATION:
-        fail(f"{lifetime!a} is too long; {MAX_DURATION // 86400}d is the longest")
+    seconds = seconds_of(lifetime)
 
     async def run(services: Services) -> OpenSession:
         found = await services.users.get(user)
