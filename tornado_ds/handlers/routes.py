@@ -19,7 +19,7 @@ from tornado.web import Application, HTTPError, RequestHandler, url
 
 from tornado_ds.addresses import TrustedProxies
 from tornado_ds.gate import MAX_BODY_BYTES, Verdict
-from tornado_ds.handlers import access, account, health, login, session_events, webapp, webhook
+from tornado_ds.handlers import access, account, health, keys, login, session_events, webapp, webhook
 from tornado_ds.handlers.base import BaseHandler, NotFoundHandler
 from tornado_ds.resources import resource
 from tornado_ds.services import Services
@@ -97,6 +97,7 @@ def make_app(
         (r"/account/end-others", account.EndOthersHandler),
         (r"/account/password", account.PasswordHandler),
         (r"/auth/verify", account.VerifyHandler),
+        (r"/\.well-known/jwks\.json", keys.JWKSHandler),
         (r"/static/deepstream-client\.js", webapp.ClientScriptHandler),
         (r"/static/(.*)", webapp.OurFileHandler, {"path": static}),
         *app,
@@ -110,6 +111,7 @@ def make_internal_app(services: Services) -> WebApplication:
         services,
         [
             (r"/session-events", session_events.SessionEventsHandler),
+            (r"/\.well-known/jwks\.json", keys.JWKSHandler),
             (r"/metrics", health.MetricsHandler),
             (r"/healthz", health.HealthHandler),
             (r"/readyz", health.ReadyHandler),
