@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -22,6 +22,9 @@ from tornado_ds.throttle import UNKNOWN_SOURCE, Attempt, Source, Throttle
 from tornado_ds.tokens import Claims
 from tornado_ds.users import User, UserChanges, UserStore, check_data, check_username, is_username, username_key
 
+if TYPE_CHECKING:
+    from tornado_ds.metrics import Metrics
+
 log = structlog.get_logger("accounts")
 
 
@@ -36,6 +39,7 @@ class Accounts:
         throttle: Throttle,
         sessions: Sessions,
         min_password_length: int,
+        metrics: "Metrics",
     ) -> None:
         self._users = users
         self._throttle = throttle
@@ -43,6 +47,7 @@ class Accounts:
         self._passwords = passwords
         self._sessions = sessions
         self._min_password_length = min_password_length
+        self._metrics = metrics
 
     async def authenticate(self, username: str, password: str, *, source: Source = UNKNOWN_SOURCE) -> User:
         """
@@ -74,14 +79,16 @@ class Accounts:
         Raises:
             AuthenticationError, ThrottledError, OverloadedError: As `authenticate` says.
         """
-        async with self._verified(username, password, source) as (user, attempt), self._sessions.transaction():
-            await self._throttle.forgive(attempt)
-            # Hashing took its time: a password or account that was changed
-            # meanwhile must not get a session that its change did not end.
-            current = await self._users.get(user.username)
-            if current is None or current.is_disabled or _has_new_password(user, current):
-                raise AuthenticationError("the account was changed during the login")
-            return await self._sessions.open(current, address=address, user_agent=user_agent)
+        with self._metrics.login():
+            async with self._verified(username, password, source) as (user, attempt), self._sessions.transaction():
+                await self._throttle.forgive(attempt)
+                # Hashing took its time: a password or account that was changed
+                # meanwhile must not get a session that its change did not end.
+                current = await self._users.get(user.username)
+                if current is None or current.is_disabled or _has_new_password(user, current):
+                    raise AuthenticationError("the account was changed during the login")
+                opened = await self._sessions.open(current, address=address, user_agent=user_agent)
+        return opened
 
     async def renew(self, claims: Claims) -> OpenSession:
         """
@@ -178,7 +185,8 @@ class Accounts:
                 user = await self._users.get(username) if is_username(username) else None
                 attempt = await self._count(username, source, user, crowd)
                 under_way.enter_context(crowd.note())
-                is_right = await self._passwords.verify(password, user.password_hash if user else None)
+                with self._metrics.hashing_seconds.time():
+                    is_right = await self._passwords.verify(password, user.password_hash if user else None)
             if user is not None and not is_right and not is_password_hash(user.password_hash):
                 log.error("password hash cannot be used", username=user.username)
             if user is None or not is_right or user.is_disabled:

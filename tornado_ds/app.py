@@ -118,6 +118,7 @@ def _connect(
         idle_timeout=settings.session.idle_timeout,
         absolute_timeout=settings.session.absolute_timeout,
         max_per_user=settings.session.max_per_user,
+        metrics=metrics,
     )
     throttle = Throttle(SQLThrottleStore(database), keys=lambda: tokens.keys, clock=clock)
     accounts = Accounts(
@@ -126,6 +127,7 @@ def _connect(
         throttle=throttle,
         sessions=sessions,
         min_password_length=settings.passwords.min_length,
+        metrics=metrics,
     )
     checker = SessionChecker(tokens=tokens, snapshot=snapshot, users=users)
     cookie = SessionCookie(settings.public_url)
@@ -149,7 +151,9 @@ def _connect(
         snapshot=snapshot,
         sessions=sessions,
         feed=Feed(store, snapshot=snapshot, clock=clock),
-        housekeeping=Housekeeping(store, throttle=throttle, clock=clock, keep_ended=settings.session.keep_ended),
+        housekeeping=Housekeeping(
+            store, throttle=throttle, clock=clock, keep_ended=settings.session.keep_ended, metrics=metrics
+        ),
         checker=checker,
         cookie=cookie,
         devices=Devices(DeviceCookie(settings.public_url), keys=lambda: tokens.keys, clock=clock),

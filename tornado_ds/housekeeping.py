@@ -1,7 +1,9 @@
-"""Forgets what nobody needs any more, in small steps."""
+"""Forgets what nobody needs any more, in small steps, and counts what is there."""
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -10,30 +12,48 @@ from tornado_ds.errors import StorageError
 from tornado_ds.sessions import SessionStore
 from tornado_ds.throttle import Throttle
 
+if TYPE_CHECKING:
+    from tornado_ds.metrics import Metrics
+
 log = structlog.get_logger("housekeeping")
 
 
 class Housekeeping:
-    """Prunes the feed, the sessions and the failed logins; any number of servers may do it at once."""
+    """
+    Prunes the feed, the sessions and the failed logins, and counts the sessions that live.
+
+    Any number of servers may do it at once.
+    """
 
     STEP = 500
     INTERVAL_SECONDS = 60
 
-    def __init__(self, store: SessionStore, *, throttle: Throttle, clock: Clock, keep_ended: int) -> None:
+    def __init__(
+        self, store: SessionStore, *, throttle: Throttle, clock: Clock, keep_ended: int, metrics: "Metrics"
+    ) -> None:
         self._store = store
         self._throttle = throttle
         self._clock = clock
         self._keep_ended = keep_ended
+        self._metrics = metrics
 
     async def run(self) -> None:
-        """Prune now and then, until cancelled."""
+        """Count at once, prune now and then and count again, until cancelled."""
+        await self._try(self.count)
         while True:
             # Spread, so that servers that start together do not prune together.
             await asyncio.sleep(self.INTERVAL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
-            try:
-                await self.prune()
-            except StorageError as exc:
-                log.warning("nothing pruned", reason=str(exc))
+            await self._try(self.prune)
+            await self._try(self.count)
+
+    async def count(self) -> None:
+        """
+        Note how many sessions live.
+
+        Raises:
+            StorageError: The database did not answer; the figure of before stays.
+        """
+        self._metrics.sessions_live.set(await self._store.count(live_at=int(self._clock.now())))
 
     async def prune(self) -> int:
         """
@@ -48,6 +68,12 @@ class Housekeeping:
             # Others want to write in between.
             await asyncio.sleep(0)
         return total
+
+    async def _try(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except StorageError as exc:
+            log.warning("housekeeping failed", reason=str(exc))
 
     async def _step(self) -> int:
         now = int(self._clock.now())

@@ -6,12 +6,25 @@ import, by `PROMETHEUS_MULTIPROC_DIR`, whether processes add up.
 """
 
 import os
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from tornado_ds import __version__
+from tornado_ds.errors import AuthenticationError, OverloadedError, StorageError, ThrottledError
+
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+# How a login that fails is counted; everything else is `failed`.
+_LOGIN_RESULTS: dict[type[Exception], str] = {
+    AuthenticationError: "invalid_credentials",
+    ThrottledError: "throttled",
+    OverloadedError: "overloaded",
+    StorageError: "unavailable",
+}
 
 
 class Metrics:
@@ -20,12 +33,32 @@ class Metrics:
     CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
+        # Several processes have no common moment of creation, so one shall not show it either.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
         self.checks = Counter(
             "tornado_ds_checks", "Answers to deepstream's webhook, by code", ["code"], registry=registry
         )
         self.logins = Counter("tornado_ds_logins", "Logins, by result", ["result"], registry=registry)
         self.requests = Counter("tornado_ds_requests", "Other HTTP requests, by status", ["status"], registry=registry)
+        self.sessions_opened = Counter(
+            "tornado_ds_sessions_opened", "Sessions that this server has opened", registry=registry
+        )
+        self.sessions_ended = Counter(
+            "tornado_ds_sessions_ended", "Sessions that this server has ended, by reason", ["reason"], registry=registry
+        )
+        self.sessions_live = Gauge(
+            "tornado_ds_sessions_live",
+            "Sessions that live in the database, counted about once a minute",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.hashing_seconds = Histogram(
+            "tornado_ds_hashing_seconds",
+            "How long the password of a login waited for its hashing, and was hashed",
+            registry=registry,
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        )
         self.hashing = Gauge(
             "tornado_ds_hashing_pending",
             "Passwords that are being hashed or wait for it",
@@ -44,12 +77,35 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.loop_lag = Gauge(
+        self.connections = Gauge(
+            "tornado_ds_connections",
+            "Open connections, by listener",
+            ["listener"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.loop_lag = Histogram(
             "tornado_ds_loop_lag_seconds",
-            "How late the event loop was at its last check, of the worker that was latest",
+            "How late the event loop was when it was checked, several times a second",
+            registry=registry,
+            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+        )
+        self.workers = Gauge(
+            "tornado_ds_workers", "Processes that serve", registry=registry, multiprocess_mode="livesum"
+        )
+        self.build = Gauge(
+            "tornado_ds_build_info",
+            "Always 1; the labels say what runs",
+            ["version", "python"],
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.build.labels(__version__, platform.python_version()).set(1)
+        # There before the first of them: Prometheus sees no rise in a figure that begins at 1.
+        for result in ("ok", *_LOGIN_RESULTS.values(), "failed"):
+            self.logins.labels(result)
+        for code in ("ok", "unavailable"):
+            self.checks.labels(code)
         # Bound once: asking for a label costs more than counting.
         self._checks_by_code: dict[str, Callable[[], None]] = {}
 
@@ -63,6 +119,16 @@ class Metrics:
     def count_request(self, status: int) -> None:
         """Count an answer to anything else."""
         self.requests.labels(str(status)).inc()
+
+    @contextmanager
+    def login(self) -> Iterator[None]:
+        """One login, counted by how the body ends; one that nobody waits for any more is not counted."""
+        try:
+            yield
+        except Exception as exc:
+            self.logins.labels(_LOGIN_RESULTS.get(type(exc), "failed")).inc()
+            raise
+        self.logins.labels("ok").inc()
 
     def expose(self) -> bytes:
         """Return the figures of all workers in Prometheus' text format."""

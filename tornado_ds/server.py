@@ -9,13 +9,15 @@ import socket
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import uvloop
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from tornado_ds.app import following, open_services, prepare_database
@@ -32,7 +34,7 @@ from tornado_ds.workers import Workers
 log = structlog.get_logger("server")
 
 DRAIN_SECONDS = 5.0
-OBSERVE_SECONDS = 1.0
+OBSERVE_SECONDS = 0.25
 
 # prometheus_client, when it is imported, looks here whether processes add up their figures.
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -86,23 +88,23 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
         loop.add_signal_handler(number, stop.set)
     if orphaned is not None:
         loop.add_reader(orphaned, stop.set)
-    async with open_services(settings) as services, following(services), _observed(services):
+    async with open_services(settings) as services, following(services):
         loop.add_signal_handler(signal.SIGHUP, _reload, services)
-        listeners: list[Listener] = [
-            PublicListener(make_app(services), sockets.public),
-            InternalListener(make_internal_app(services), sockets.internal),
-        ]
-        for listener in listeners:
-            await listener.start()
-        log.info("ready", url=settings.public_url, listen=str(settings.listen), internal=str(settings.internal_listen))
-        await stop.wait()
-        log.info("stopping")
-        services.readiness.is_draining = True
-        # One after the other: monitoring can still ask, and deepstream too, while people get their answers.
-        public, internal = listeners
-        await public.drain()
-        services.feed.close()
-        await internal.drain()
+        public = PublicListener(make_app(services), sockets.public)
+        internal = InternalListener(make_internal_app(services), sockets.internal)
+        await public.start()
+        await internal.start()
+        async with _observed(services, {"public": public, "internal": internal}):
+            log.info(
+                "ready", url=settings.public_url, listen=str(settings.listen), internal=str(settings.internal_listen)
+            )
+            await stop.wait()
+            log.info("stopping")
+            services.readiness.is_draining = True
+            # One after the other: monitoring can still ask, and deepstream too, while people get their answers.
+            await public.drain()
+            services.feed.close()
+            await internal.drain()
     if orphaned is not None:
         loop.remove_reader(orphaned)
 
@@ -132,6 +134,11 @@ class Listener(ABC):
         """The port that it listens on."""
         return int(self._sockets[0].getsockname()[1])
 
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """How many connections are open."""
+
     @abstractmethod
     async def start(self) -> None:
         """Accept connections."""
@@ -144,8 +151,12 @@ class Listener(ABC):
 class PublicListener(Listener):
     """Tornado's own server."""
 
+    @property
+    def connections(self) -> int:
+        return self._server.connections
+
     async def start(self) -> None:
-        self._server = HTTPServer(
+        self._server = _TornadoServer(
             self._app,
             idle_connection_timeout=10,
             body_timeout=5,
@@ -166,12 +177,30 @@ class PublicListener(Listener):
 class InternalListener(Listener):
     """Our server on llhttp, with a short way for `/check-token`."""
 
+    @property
+    def connections(self) -> int:
+        return self._server.connections
+
     async def start(self) -> None:
         self._server = LLHTTPServer(self._app)
         await self._server.start(self._sockets)
 
     async def drain(self) -> None:
         await self._server.drain(DRAIN_SECONDS)
+
+
+class _TornadoServer(HTTPServer):
+    """Counts its connections."""
+
+    connections = 0
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        self.connections += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        self.connections -= 1
+        super().on_close(server_conn)
 
 
 def _raise_descriptor_limit() -> None:
@@ -209,9 +238,9 @@ def _reload(services: Services) -> None:
 
 
 @asynccontextmanager
-async def _observed(services: Services) -> AsyncIterator[None]:
+async def _observed(services: Services, listeners: Mapping[str, Listener]) -> AsyncIterator[None]:
     """Figures that nobody else notes are noted meanwhile."""
-    task = asyncio.create_task(_observe(services))
+    task = asyncio.create_task(_observe(services, listeners))
     try:
         yield
     finally:
@@ -219,12 +248,15 @@ async def _observed(services: Services) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _observe(services: Services) -> None:
+async def _observe(services: Services, listeners: Mapping[str, Listener]) -> None:
     metrics, loop = services.metrics, asyncio.get_running_loop()
+    metrics.workers.set(1)
     while True:
+        for name, listener in listeners.items():
+            metrics.connections.labels(name).set(listener.connections)
         metrics.feed_age.set(services.snapshot.age or 0)
         metrics.followers.set(services.feed.followers)
         metrics.hashing.set(services.passwords.pending)
         expected = loop.time() + OBSERVE_SECONDS
         await asyncio.sleep(OBSERVE_SECONDS)
-        metrics.loop_lag.set(max(0.0, loop.time() - expected))
+        metrics.loop_lag.observe(max(0.0, loop.time() - expected))

@@ -4,14 +4,17 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tornado_ds.clock import Clock
 from tornado_ds.errors import SessionNotFoundError
 from tornado_ds.snapshot import SessionEvent, SessionSnapshot
 from tornado_ds.tokens import Claims, TokenService
 from tornado_ds.users import User
+
+if TYPE_CHECKING:
+    from tornado_ds.metrics import Metrics
 
 EndReason = Literal[
     "logout", "ended_by_user", "ended_by_operator", "password_changed", "disabled", "removed", "replaced"
@@ -57,6 +60,14 @@ class OpenSession:
     token: str
 
 
+@dataclass(slots=True)
+class _Changes:
+    """What a transaction does, to act on once it is committed."""
+
+    events: list[SessionEvent] = field(default_factory=list)
+    opened: int = 0
+
+
 class SessionStore(Protocol):
     """Where sessions and the change feed live; `StorageError` from any method when it cannot be reached."""
 
@@ -76,6 +87,10 @@ class SessionStore(Protocol):
         self, *, username: str | None = None, live_at: int | None = None, limit: int | None = None
     ) -> Sequence[Session]:
         """Return sessions, newest first: of one user or of all, live at a moment or ended ones too."""
+        ...
+
+    async def count(self, *, live_at: int) -> int:
+        """Return how many sessions live at a moment."""
         ...
 
     async def renew(self, sid: str, *, renewed_at: int, token_expires_at: int) -> None:
@@ -131,6 +146,7 @@ class Sessions:
         clock: Clock,
         idle_timeout: int,
         absolute_timeout: int,
+        metrics: "Metrics",
         max_per_user: int | None = None,
     ) -> None:
         self._store = store
@@ -140,7 +156,8 @@ class Sessions:
         self._idle_timeout = idle_timeout
         self._absolute_timeout = absolute_timeout
         self._max_per_user = max_per_user
-        self._recorded: ContextVar[list[SessionEvent] | None] = ContextVar("recorded", default=None)
+        self._metrics = metrics
+        self._changes: ContextVar[_Changes | None] = ContextVar("changes", default=None)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
@@ -149,17 +166,18 @@ class Sessions:
 
         Once it is committed, this process acts on it; others follow by the feed.
         """
-        if self._recorded.get() is not None:
+        if self._changes.get() is not None:
             yield
             return
-        recorded: list[SessionEvent] = []
-        reset = self._recorded.set(recorded)
+        changes = _Changes()
+        reset = self._changes.set(changes)
         try:
             async with self._store.transaction():
                 yield
         finally:
-            self._recorded.reset(reset)
-        self._snapshot.apply(recorded)
+            self._changes.reset(reset)
+        self._snapshot.apply(changes.events)
+        self._count(changes)
 
     async def open(
         self,
@@ -193,6 +211,7 @@ class Sessions:
         opened = self._with_token(session, user)
         async with self.transaction():
             await self._store.add(session)
+            self._changed().opened += 1
             await self._make_room(session)
         return opened
 
@@ -266,9 +285,18 @@ class Sessions:
 
     async def _record(self, *events: SessionEvent) -> None:
         async with self.transaction():
-            recorded = self._recorded.get()
-            assert recorded is not None
-            recorded += await self._store.record(events)
+            self._changed().events += await self._store.record(events)
+
+    def _changed(self) -> _Changes:
+        changes = self._changes.get()
+        assert changes is not None
+        return changes
+
+    def _count(self, changes: _Changes) -> None:
+        self._metrics.sessions_opened.inc(changes.opened)
+        for event in changes.events:
+            if event.kind == "session.ended":
+                self._metrics.sessions_ended.labels(event.reason).inc()
 
     def _with_token(self, session: Session, user: User) -> OpenSession:
         claims = Claims(

@@ -12,6 +12,7 @@ from tornado_ds.errors import StorageError
 from tornado_ds.feed import Feed
 from tornado_ds.housekeeping import Housekeeping
 from tornado_ds.keys import KeyRing
+from tornado_ds.metrics import Metrics
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
 from tornado_ds.snapshot import SessionEvent, SessionSnapshot
@@ -199,7 +200,7 @@ async def test_run_goes_on_when_the_database_was_away(clock: ManualClock) -> Non
     """An outage is worth a line in the log, and the next turn comes."""
     store = UnreliableStore()
     throttle = Throttle(MemoryThrottleStore(), keys=lambda: NO_KEYS, clock=clock)
-    keeping = HastyHousekeeping(store, throttle=throttle, clock=clock, keep_ended=KEEP_ENDED)
+    keeping = HastyHousekeeping(store, throttle=throttle, clock=clock, keep_ended=KEEP_ENDED, metrics=Metrics())
 
     with capture_logs() as logs:
         task = asyncio.create_task(keeping.run())
@@ -207,13 +208,13 @@ async def test_run_goes_on_when_the_database_was_away(clock: ManualClock) -> Non
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    assert [entry["event"] for entry in logs] == ["nothing pruned"]
+    assert [entry["event"] for entry in logs] == ["housekeeping failed"]
 
 
 def housekeeping(store: SQLSessionStore, clock: ManualClock) -> Housekeeping:
     """Return the housekeeping of *store*, without failed logins."""
     throttle = Throttle(MemoryThrottleStore(), keys=lambda: NO_KEYS, clock=clock)
-    return Housekeeping(store, throttle=throttle, clock=clock, keep_ended=KEEP_ENDED)
+    return Housekeeping(store, throttle=throttle, clock=clock, keep_ended=KEEP_ENDED, metrics=Metrics())
 
 
 async def log_in(services: Services) -> OpenSession:

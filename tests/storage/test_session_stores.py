@@ -28,6 +28,16 @@ async def test_get_returns_none_when_there_is_no_such_session(session_store: Ses
     assert await session_store.get("one") is None
 
 
+async def test_count_is_of_sessions_that_live(session_store: SessionStore) -> None:
+    """Neither what has ended nor what has run out is counted."""
+    await session_store.add(_session("live"))
+    await session_store.add(_session("bobs", username="bob"))
+    await session_store.add(_session("over", token_expires_at=NOW))
+    await session_store.add(_session("ended", ended_at=NOW - 1, end_reason="logout"))
+
+    assert await session_store.count(live_at=NOW) == 2
+
+
 async def test_list_is_newest_first(session_store: SessionStore) -> None:
     """The session that a person just opened is the first that they see."""
     await session_store.add(_session("old", created_at=NOW - 2))

@@ -17,6 +17,7 @@ from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import StorageError
 from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Verdict
 from tornado_ds.keys import KeyRing
+from tornado_ds.metrics import Metrics
 from tornado_ds.passwords import MAX_WAITING, PasswordHasher
 from tornado_ds.sessions import OpenSession, Sessions
 from tornado_ds.snapshot import SessionSnapshot
@@ -136,11 +137,20 @@ async def build(keys: KeyRing, clock: ManualClock, hasher: PasswordHasher, *, cr
     tokens = TokenService(keys, clock=clock, issuer="tornado_ds", audience="deepstream")
     snapshot = SessionSnapshot(clock=clock, stale_for=300)
     snapshot.mark_read()
+    metrics = Metrics()
     sessions = Sessions(
-        MemorySessionStore(), tokens=tokens, snapshot=snapshot, clock=clock, idle_timeout=3600, absolute_timeout=86400
+        MemorySessionStore(),
+        tokens=tokens,
+        snapshot=snapshot,
+        clock=clock,
+        idle_timeout=3600,
+        absolute_timeout=86400,
+        metrics=metrics,
     )
     throttle = Throttle(MemoryThrottleStore(), keys=lambda: keys, clock=clock)
-    accounts = Accounts(users, passwords=hasher, throttle=throttle, sessions=sessions, min_password_length=12)
+    accounts = Accounts(
+        users, passwords=hasher, throttle=throttle, sessions=sessions, min_password_length=12, metrics=metrics
+    )
     gate = ConnectionGate(
         checker=SessionChecker(tokens=tokens, snapshot=snapshot, users=users),
         accounts=accounts,

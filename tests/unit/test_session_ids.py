@@ -4,6 +4,7 @@ import asyncio
 import re
 
 from tests.fakes import ManualClock
+from tornado_ds.metrics import Metrics
 from tornado_ds.sessions import Sessions
 from tornado_ds.snapshot import SessionSnapshot
 from tornado_ds.storage.memory import MemorySessionStore
@@ -20,6 +21,7 @@ def test_sid_is_no_option_of_a_command_whatever_it_is_made_of(tokens: TokenServi
         clock=clock,
         idle_timeout=3600,
         absolute_timeout=86400,
+        metrics=Metrics(),
     )
 
     async def open_many() -> list[str]:

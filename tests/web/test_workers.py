@@ -130,7 +130,7 @@ def test_end_is_known_to_all_workers_when_it_was_typed_elsewhere(server: Supervi
 
 
 def test_figures_are_those_of_all_workers(server: Supervised, token: str) -> None:
-    """The sum of checks is right whichever worker is asked, and stays so when one dies."""
+    """The sum of checks is right whichever worker is asked, and stays so when one dies; the dead are not counted."""
     for _ in range(50):
         server.check(token)
 
@@ -141,6 +141,7 @@ def test_figures_are_those_of_all_workers(server: Supervised, token: str) -> Non
 
     assert asked == {50.0}
     assert after == 50.0
+    assert server.figure("tornado_ds_workers") == WORKERS
 
 
 def test_worker_is_started_again_when_it_dies(server: Supervised, token: str) -> None:

@@ -66,7 +66,6 @@ class HandleLoginHandler(LoginHandler):
             self._refuse(503, "unavailable", _BUSY, target=target, name=username)
             return
         await self._end_previous_session()
-        self.services.metrics.logins.labels("ok").inc()
         self.set_session_cookie(opened)
         self.add_header("Set-Cookie", self.services.devices.remember(cookies, opened.claims.username))
         if self.wants_json:
@@ -75,7 +74,6 @@ class HandleLoginHandler(LoginHandler):
             self.redirect(target, status=303)
 
     def _refuse(self, status: int, code: str, message: str, *, target: str, name: str) -> None:
-        self.services.metrics.logins.labels(code).inc()
         if self.wants_json:
             self.write_json({"error": code}, status=status)
             return

@@ -58,6 +58,11 @@ class Server:
         self._listening: list[tuple[socket.socket, asyncio.Server]] = []
         self._is_empty = asyncio.Event()
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on *sockets*, which are bound, and closed by `drain`."""
         self._loop = asyncio.get_running_loop()

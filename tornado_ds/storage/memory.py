@@ -107,6 +107,9 @@ class MemorySessionStore:
         )
         return sorted(matching, key=lambda session: (-session.created_at, session.sid))[:limit]
 
+    async def count(self, *, live_at: int) -> int:
+        return len(await self.list(live_at=live_at))
+
     async def renew(self, sid: str, *, renewed_at: int, token_expires_at: int) -> None:
         self._sessions[sid] = replace(self._sessions[sid], renewed_at=renewed_at, token_expires_at=token_expires_at)
 

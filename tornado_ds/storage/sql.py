@@ -146,6 +146,11 @@ class SQLSessionStore:
         async with self._database.read() as connection:
             return [Session(**row._mapping) for row in await connection.execute(query)]
 
+    async def count(self, *, live_at: int) -> int:
+        query = select(func.count()).select_from(sessions).where(*_is_live(live_at))
+        async with self._database.read() as connection:
+            return await connection.scalar(query) or 0
+
     async def renew(self, sid: str, *, renewed_at: int, token_expires_at: int) -> None:
         statement = (
             update(sessions)
