@@ -66,6 +66,7 @@ setup(
             "joserfc>=1.8.0",
             "mypy>=2.4.1",
             "playwright>=1.65.2",
+            "promql-parser>=0.12.0",
             # pytest-tornado marks its hooks in a way that pytest 10 no longer takes,
             # and needs pkg_resources, which setuptools 82 no longer has. Wheels are
             # built by setuptools itself since 70.1.

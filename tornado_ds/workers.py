@@ -82,6 +82,7 @@ class Workers:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
             os.close(self._parent_lives)
+            structlog.contextvars.bind_contextvars(worker=os.getpid())
             self._work(orphaned)
             code = 0
         except TornadoDSError as exc:

@@ -264,8 +264,7 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def _begin_exchange(self, head: Head) -> None:
-        peer = self._transport.get_extra_info("peername")
-        self._exchange = Exchange(self, head, Peer(str(peer[0]) if peer else ""))
+        self._exchange = Exchange(self, head, self._peer)
         self.deadline = self._host.body_deadline
         with self._guarded():
             self._exchange.open(self._host.app)
@@ -290,6 +289,11 @@ class Connection(asyncio.Protocol):
             self._holds |= _ANSWERING
             if not self._holds & _CHOKED:
                 self.deadline = inf
+
+    @property
+    def _peer(self) -> Peer:
+        peer = self._transport.get_extra_info("peername")
+        return Peer(str(peer[0]) if peer else "")
 
     # Going on, and ending
 
@@ -316,7 +320,11 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def _refuse(self, reason: FramingError | None = None) -> None:
-        log.info("malformed request", reason=str(reason) if reason else "no request begins like this")
+        log.info(
+            "malformed request",
+            reason=str(reason) if reason else "no request begins like this",
+            address=self._peer.remote_ip,
+        )
         has_begun = self._exchange is not None and self._exchange.has_begun
         self._lose_exchange()
         if has_begun:
