@@ -1,4 +1,4 @@
-"""One database: an engine with sane limits, transactions that nest, and errors in our own words."""
+"""One database: transactions that nest, an end to all waiting, and errors in our own words."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,25 +7,17 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, event, make_url
-from sqlalchemy.engine import Connection
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tornado_ds.errors import SettingsError, StorageError
+from tornado_ds.storage.engines import MAY_WAIT, postgresql_engine, sqlite_engine
 
 # A server answers in time or says that it cannot; a command may take longer, say
 # to end a hundred thousand sessions at once.
 SERVER_SECONDS = 1.2
 COMMAND_SECONDS = 30.0
-
-# PostgreSQL ends a transaction whose client fell silent. With `COMMAND_SECONDS`
-# this bounds the life of our transactions; `Feed.OVERLAP_SECONDS` relies on it.
-IDLE_TRANSACTION_SECONDS = 10.0
-
-_WRITES = "tornado_ds_writes"
 
 
 class Database:
@@ -39,8 +31,7 @@ class Database:
         self.url = url
         self._seconds = seconds
         is_sqlite = url.get_backend_name() == "sqlite"
-        self._reader = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, seconds)
-        self._writer = self._reader.execution_options(**{_WRITES: True})
+        self._engine = (sqlite_engine if is_sqlite else postgresql_engine)(url, seconds)
         # SQLite has one writer at a time, and lets those who wait try again at odd
         # moments; in this process they queue in the order in which they came.
         self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if is_sqlite else nullcontext()
@@ -58,10 +49,14 @@ class Database:
         if joined is not None:
             yield joined
             return
-        async with self._translated(), self._turn, self._writer.begin() as connection:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._seconds
+        async with self._translated(), self._turn, self._connected() as connection:
+            await connection.execution_options(**{MAY_WAIT: deadline - loop.time()})
             reset = self._joined.set(connection)
             try:
-                yield connection
+                async with connection.begin():
+                    yield connection
             finally:
                 self._joined.reset(reset)
 
@@ -72,17 +67,34 @@ class Database:
         if joined is not None:
             yield joined
             return
-        async with self._translated(), self._reader.connect() as connection:
+        async with self._translated(), self._connected() as connection:
             yield connection
 
     async def close(self) -> None:
         """Give all connections back."""
-        await self._reader.dispose()
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """
+        A connection that is broken off when its time is over.
+
+        Cancelling alone would not do: a rollback and a goodbye would still be said,
+        and waited for, on a line that may be dead.
+        """
+        connection = self._engine.connect()
+        timer = asyncio.get_running_loop().call_later(self._seconds, _break_off, connection)
+        try:
+            async with connection:
+                yield connection
+        finally:
+            timer.cancel()
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._seconds):
+            # Later than connections are broken off: the pool learns from that.
+            async with asyncio.timeout(self._seconds + 0.1):
                 yield
         except DBAPIError as exc:
             # The driver's own words only: SQLAlchemy's hold the statement.
@@ -126,48 +138,12 @@ def _postgresql_url(url: URL) -> URL:
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
-def _sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        pool_timeout=1,
-        connect_args={"timeout": seconds * 0.4, "isolation_level": None},
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A transaction that reads first and then writes fails at once, without
-        # waiting, if somebody else wrote in between; so writers say so first.
-        writes = connection.get_execution_options().get(_WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _postgresql_engine(url: URL, seconds: float) -> AsyncEngine:
-    milliseconds = str(int(seconds * 1000))
-    return create_async_engine(
-        url,
-        hide_parameters=True,
-        pool_timeout=1,
-        pool_pre_ping=True,
-        connect_args={
-            "timeout": seconds,
-            "command_timeout": seconds,
-            "server_settings": {
-                "application_name": "tornado_ds",
-                "statement_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": str(int(IDLE_TRANSACTION_SECONDS * 1000)),
-            },
-        },
-    )
+def _break_off(connection: AsyncConnection) -> None:
+    """Have whatever waits for *connection* fail now; SQLite, which is in this machine, ends by itself."""
+    sync = connection.sync_connection
+    driver = None if sync is None or sync.closed or sync.invalidated else sync.connection.driver_connection
+    if driver is not None and hasattr(driver, "terminate"):
+        driver.terminate()
 
 
 def _first_line(error: BaseException | None) -> str:

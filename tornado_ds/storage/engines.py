@@ -1,0 +1,118 @@
+"""Engines for the two databases, with limits, and with connections that are given up once no good can come of them."""
+
+import os
+import sqlite3
+
+from sqlalchemy import URL, event
+from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+# PostgreSQL ends a transaction whose client fell silent. With `COMMAND_SECONDS`
+# this bounds the life of our transactions; `Feed.OVERLAP_SECONDS` relies on it.
+IDLE_TRANSACTION_SECONDS = 10.0
+
+# An execution option of a transaction that will write: for how many seconds it may wait for others who do.
+MAY_WAIT = "tornado_ds_may_wait"
+
+# What SQLite says of a file that is damaged, gone or another one: a connection
+# remembers pages of it, so the next attempt needs a new one.
+_SQLITE_FAULTS = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
+    """Return an engine for an SQLite file; reading waits at most *seconds* for a lock, writing for `MAY_WAIT`."""
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        # To open one takes longer than most of what is done with it, so all of them stay open.
+        pool_size=15,
+        max_overflow=0,
+        pool_timeout=1,
+        connect_args={"timeout": seconds, "isolation_level": None},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute("PRAGMA database_list")
+        ((_, _, path),) = cursor.fetchall()
+        cursor.close()
+        entry.info["path"], entry.info["file"] = path, _identity(path)
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(_: DBAPIConnection, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+        # A file that was removed or replaced lives on for whoever has it open;
+        # what is written there is lost.
+        if _identity(entry.info["path"]) != entry.info["file"]:
+            raise DisconnectionError("the file is gone, or another one is in its place")
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and then writes fails at once, without
+        # waiting, if somebody else wrote in between; so writers say so first.
+        seconds = connection.get_execution_options().get(MAY_WAIT)
+        if seconds is None:
+            connection.exec_driver_sql("BEGIN")
+            return
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * max(seconds, 0.1))}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def judge(context: ExceptionContext) -> None:
+        code = getattr(context.original_exception, "sqlite_errorcode", 0)
+        # The low byte is the kind of an error, the others are details.
+        if code & 0xFF in _SQLITE_FAULTS:
+            context.is_disconnect = True
+
+    return engine
+
+
+def postgresql_engine(url: URL, seconds: float) -> AsyncEngine:
+    """Return an engine for a PostgreSQL database that is given *seconds* for a connection or a statement."""
+    milliseconds = str(int(seconds * 1000))
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_timeout=1,
+        connect_args={
+            "timeout": seconds,
+            "command_timeout": seconds,
+            "server_settings": {
+                "application_name": "tornado_ds",
+                "statement_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": str(int(IDLE_TRANSACTION_SECONDS * 1000)),
+            },
+        },
+    )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(_: DBAPIConnection, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+        if entry.driver_connection is None or entry.driver_connection.is_closed():
+            raise DisconnectionError("the server has closed the connection")
+
+    @event.listens_for(engine.sync_engine, "close")
+    def abort(_: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        # Otherwise the driver takes leave, and waits for an answer that a server behind a dead line does not give.
+        if entry.driver_connection is not None:
+            entry.driver_connection.terminate()
+
+    return engine
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # asked each time a connection is used
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
