@@ -13,6 +13,7 @@ from tornado_ds.errors import (
     OverloadedError,
     ReadOnlyUserStoreError,
     SessionNotFoundError,
+    StorageError,
     ThrottledError,
     UserNotFoundError,
 )
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from tornado_ds.metrics import Metrics
 
 log = structlog.get_logger("accounts")
+
+# A login asks the database several times; deepstream waits 2 s for all of it.
+PATIENCE_SECONDS = 1.3
 
 
 class Accounts:
@@ -57,8 +61,9 @@ class Accounts:
             AuthenticationError: They are not good; one error and one duration for every reason.
             ThrottledError: Too many were not good lately; the password was not looked at.
             OverloadedError: Too many logins at once; the password was not looked at.
+            StorageError: The database does not answer, or too slowly.
         """
-        async with self._verified(username, password, source) as (user, attempt):
+        async with self._verified(username, password, source) as (user, attempt, patience), patience.limit():
             await self._throttle.forgive(attempt)
         return user
 
@@ -77,10 +82,14 @@ class Accounts:
         *address* is noted in the session; failures count by *source*.
 
         Raises:
-            AuthenticationError, ThrottledError, OverloadedError: As `authenticate` says.
+            AuthenticationError, ThrottledError, OverloadedError, StorageError: As `authenticate` says.
         """
         with self._metrics.login():
-            async with self._verified(username, password, source) as (user, attempt), self._sessions.transaction():
+            async with (
+                self._verified(username, password, source) as (user, attempt, patience),
+                patience.limit(),
+                self._sessions.transaction(),
+            ):
                 await self._throttle.forgive(attempt)
                 # Hashing took its time: a password or account that was changed
                 # meanwhile must not get a session that its change did not end.
@@ -178,12 +187,20 @@ class Accounts:
         return user
 
     @asynccontextmanager
-    async def _verified(self, username: str, password: str, source: Source) -> AsyncIterator[tuple[User, Attempt]]:
-        """The user, and the attempt that the body has to forgive; until it is over, the attempt is under way."""
+    async def _verified(
+        self, username: str, password: str, source: Source
+    ) -> AsyncIterator[tuple[User, Attempt, "_Patience"]]:
+        """
+        The user, the attempt that the body has to forgive, and how long it may ask the database for that.
+
+        Until the body is over, the attempt is under way.
+        """
+        patience = _Patience()
         with self._crowd_of(username) as crowd, ExitStack() as under_way:
             with self._passwords.place():
-                user = await self._users.get(username) if is_username(username) else None
-                attempt = await self._count(username, source, user, crowd)
+                async with patience.limit():
+                    user = await self._users.get(username) if is_username(username) else None
+                attempt = await self._count(username, source, user, crowd, patience)
                 under_way.enter_context(crowd.note())
                 with self._metrics.hashing_seconds.time():
                     is_right = await self._passwords.verify(password, user.password_hash if user else None)
@@ -191,17 +208,24 @@ class Accounts:
                 log.error("password hash cannot be used", username=user.username)
             if user is None or not is_right or user.is_disabled:
                 raise AuthenticationError("the username or the password is not right")
-            if self._passwords.needs_rehash(user.password_hash):
-                await self._rehash(user, password)
-            yield user, attempt
+            try:
+                if self._passwords.needs_rehash(user.password_hash):
+                    await self._rehash(user, password, patience)
+                yield user, attempt, patience
+            except (StorageError, asyncio.CancelledError):
+                self._throttle.owe(attempt)
+                raise
 
-    async def _count(self, username: str, source: Source, user: User | None, crowd: "_Crowd") -> Attempt:
+    async def _count(
+        self, username: str, source: Source, user: User | None, crowd: "_Crowd", patience: "_Patience"
+    ) -> Attempt:
         # An attempt counts as failed until it has proved good, so many good
         # logins at one moment look like guesses: wait how the others end.
         while True:
             ended = crowd.ended
             try:
-                return await self._throttle.count(username, source, user=user)
+                async with patience.limit():
+                    return await self._throttle.count(username, source, user=user)
             except ThrottledError:
                 if crowd.under_way:
                     await asyncio.wait(crowd.under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -237,7 +261,7 @@ class Accounts:
             await self._sessions.announce(user)
         return user
 
-    async def _rehash(self, user: User, password: str) -> None:
+    async def _rehash(self, user: User, password: str, patience: "_Patience") -> None:
         # A legacy hash can be of a password that bcrypt cannot take; it stays.
         if not can_be_hashed(password):
             return
@@ -248,7 +272,8 @@ class Accounts:
             return
         # A store that is managed elsewhere keeps the hash it has.
         with contextlib.suppress(ReadOnlyUserStoreError):
-            await self._users.rehash(user.username, old=user.password_hash, new=new)
+            async with patience.limit():
+                await self._users.rehash(user.username, old=user.password_hash, new=new)
 
     async def _new_hash(self, username: str, password: str) -> str:
         check_password(password, username=username, min_length=self._min_password_length)
@@ -264,6 +289,26 @@ class Accounts:
 def _has_new_password(before: User, now: User) -> bool:
     """True if the password was changed in between; a re-hash of the same one leaves the version alone."""
     return before.version != now.version and before.password_hash != now.password_hash
+
+
+class _Patience:
+    """How long one login may wait for the database, all in all; hashing takes the time it takes."""
+
+    def __init__(self) -> None:
+        self._left = PATIENCE_SECONDS
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """The body has what is left."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with asyncio.timeout(self._left):
+                yield
+        except TimeoutError as exc:
+            raise StorageError("the database is too slow for a login") from exc
+        finally:
+            self._left -= loop.time() - started
 
 
 class _Crowd:

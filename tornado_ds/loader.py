@@ -2,7 +2,11 @@
 
 import asyncio
 
+from tornado_ds.errors import StorageError
 from tornado_ds.users import User, UserStore
+
+# deepstream waits 2 s for our answer.
+PATIENCE_SECONDS = 1.3
 
 
 class UserLoader:
@@ -18,7 +22,7 @@ class UserLoader:
         Return the user as the store has it from now on, or None.
 
         Raises:
-            StorageError: The store did not answer.
+            StorageError: The store did not answer, or not in time.
         """
         # A query that is under way may have read what was there before the
         # change that the caller knows of; so names join only the next one.
@@ -27,8 +31,13 @@ class UserLoader:
             future = self._waiting[username] = asyncio.get_running_loop().create_future()
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
-        # One of those who wait may hang up; the others still want the answer.
-        return await asyncio.shield(future)
+        try:
+            # Two queries can pass until the answer is there, and a store has its own idea of time.
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                # One of those who wait may hang up; the others still want the answer.
+                return await asyncio.shield(future)
+        except TimeoutError as exc:
+            raise StorageError("the user store does not answer in time") from exc
 
     async def _read(self) -> None:
         try:

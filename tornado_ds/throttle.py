@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -171,6 +172,7 @@ class Throttle:
         self._store = store
         self._keys = keys
         self._clock = clock
+        self._owed: Counter[str] = Counter()
 
     async def count(self, username: str, source: Source = UNKNOWN_SOURCE, *, user: User | None) -> Attempt:
         """
@@ -184,10 +186,13 @@ class Throttle:
         """
         now = self._clock.now()
         attempt = Attempt(self._buckets(username, source, user))
+        owed = Counter({bucket.key: self._owed[bucket.key] for bucket in attempt.buckets})
         async with self._store.transaction():
-            buckets = await self._store.take(attempt.buckets)
+            taken = await self._store.take(attempt.buckets)
+            buckets = [_forgiven(bucket, owed[bucket.key]) for bucket in taken]
             _check(buckets, now)
             await self._store.put([bucket.counted(now) for bucket in buckets])
+        self._owed -= owed
         return attempt
 
     async def forgive(self, attempt: Attempt) -> None:
@@ -195,6 +200,14 @@ class Throttle:
         async with self._store.transaction():
             buckets = await self._store.take(attempt.buckets)
             await self._store.put([bucket.forgiven() for bucket in buckets])
+
+    def owe(self, attempt: Attempt) -> None:
+        """
+        Forgive *attempt*, which was good, at the next one in the same place.
+
+        For when the database went away meanwhile: nobody is to be throttled for that.
+        """
+        self._owed.update(bucket.key for bucket in attempt.buckets)
 
     async def list(self, *, limit: int) -> Sequence[Bucket]:
         """Return up to *limit* buckets, those that are blocked longest first."""
@@ -241,6 +254,12 @@ def wait_after(failures: int) -> int:
         return 0
     # The exponent is bounded too: failures are not.
     return min(1 << min(failures - FREE_FAILURES, 10), LONGEST_WAIT_SECONDS)
+
+
+def _forgiven(bucket: Bucket, times: int) -> Bucket:
+    for _ in range(times):
+        bucket = bucket.forgiven()
+    return bucket
 
 
 def _check(buckets: Sequence[Bucket], now: float) -> None:

@@ -29,6 +29,18 @@ class CountingStore(MemoryUserStore):
         return await super().get_many(usernames)
 
 
+class MuteStore(MemoryUserStore):
+    """A store that does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+
+    async def get_many(self, usernames: Collection[str]) -> dict[str, User]:
+        await self.may_answer.wait()
+        return {}
+
+
 @pytest.fixture
 def store() -> CountingStore:
     return CountingStore()
@@ -87,3 +99,16 @@ async def test_lookup_answers_the_others_when_one_hangs_up(store: CountingStore)
     leaving.cancel()
 
     assert (await staying) is not None
+
+
+@pytest.mark.gen_test
+async def test_lookup_is_given_up_when_the_store_never_answers() -> None:
+    """deepstream gets its answer in time, whatever the store is, and however long others have waited already."""
+    store = MuteStore()
+    loader = UserLoader(store)
+
+    outcomes = await asyncio.gather(loader.get("alice"), loader.get("bob"), return_exceptions=True)
+    store.may_answer.set()
+
+    assert ["the user store does not answer in time"] * 2 == [str(outcome) for outcome in outcomes]
+    assert await loader.get("alice") is None
