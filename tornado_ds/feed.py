@@ -36,6 +36,9 @@ class Feed:
     back transaction leaves a number out for ever. So each gap is asked for
     again during `OVERLAP_SECONDS`, which is longer than the database lets any
     of our transactions live (see `tornado_ds.storage.database`).
+
+    The newest event is never pruned. If it is gone, a backup was restored, and
+    numbers are given out again: everything is read again then.
     """
 
     INTERVAL_SECONDS = 0.2
@@ -52,6 +55,8 @@ class Feed:
         self._snapshot = snapshot
         self._clock = clock
         self._position: int | None = None
+        self._newest: SessionEvent | None = None
+        self._restarts = 0
         self._gaps: dict[int, float] = {}
         self._recent: deque[SessionEvent] = deque(maxlen=self.MAX_RECENT)
         self._published = 0
@@ -65,9 +70,10 @@ class Feed:
         while True:
             try:
                 await self.read()
-            except StorageError as exc:
+            # Not only StorageError: a slip of ours must not end it for good.
+            except Exception as exc:
                 if not is_lost:
-                    log.error("feed lost", reason=str(exc))
+                    log.error("feed lost", reason=str(exc), exc_info=not isinstance(exc, StorageError))
                 is_lost = True
             else:
                 if is_lost:
@@ -85,7 +91,11 @@ class Feed:
             StorageError: The database did not answer; the next call goes on from the same place.
         """
         is_first = self._position is None
-        events = await (self._read_all() if self._position is None else self._read_news(self._position))
+        news = None if self._position is None else await self._read_news(self._position)
+        events = await self._read_all() if news is None else news
+        # Others can be late ones with lower numbers.
+        if events and events[-1].seq == self._position:
+            self._newest = events[-1]
         for event in events:
             self._gaps.pop(event.seq, None)
         self._forget_old_gaps()
@@ -101,12 +111,13 @@ class Feed:
 
         Without *last_id*, and when that one is not kept any more, it begins with
         everything that still matters. Events may come twice. The iterator also
-        ends for a follower who is too slow: it can come back with its last id.
+        ends for a follower who is too slow: it can come back with its last id; and,
+        after a reset, for all of them when the database is another one.
 
         Raises:
             StorageError: The database did not answer.
         """
-        position = self._published
+        position, restarts = self._published, self._restarts
         self.followers += 1
         try:
             async for batch in self._replay(last_id):
@@ -114,6 +125,9 @@ class Feed:
             # So that a follower with nothing to catch up on knows at once that it follows.
             yield Batch()
             while not self._is_closed and self._published - position <= len(self._recent):
+                if self._restarts > restarts:
+                    yield Batch(is_reset=True)
+                    return
                 news = self._news
                 behind = self._published - position
                 position = self._published
@@ -136,8 +150,15 @@ class Feed:
         self._watch(range(1, self._position), events)
         return events
 
-    async def _read_news(self, position: int) -> Sequence[SessionEvent]:
-        events = await self._store.events(after=position, also=tuple(self._gaps))
+    async def _read_news(self, position: int) -> Sequence[SessionEvent] | None:
+        """Return what is new, None if it is not known what that is, because the database is another one."""
+        events = await self._store.events(after=position - 1, also=tuple(self._gaps))
+        if position and self._newest not in events:
+            log.warning("feed starts again: its newest event is gone, so an older state was restored", seq=position)
+            self._restarts += 1
+            self._gaps.clear()
+            return None
+        events = [event for event in events if event != self._newest]
         highest = max((event.seq for event in events), default=position)
         self._watch(range(position + 1, highest), events)
         self._position = max(position, highest)

@@ -198,7 +198,7 @@ async def test_read_forgets_a_number_when_it_was_rolled_back(
     await feed.read()
 
     lost = event.seq - 1
-    assert reader.asked[2:] == [(event.seq, {lost}), (event.seq, {lost}), (event.seq, {lost}), (event.seq, set())]
+    assert reader.asked[2:] == [(lost, {lost}), (lost, {lost}), (lost, {lost}), (lost, set())]
 
 
 async def test_read_goes_on_from_the_same_place_when_the_database_was_away(clock: ManualClock) -> None:
