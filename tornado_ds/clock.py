@@ -27,6 +27,25 @@ class SystemClock:
         return time.monotonic()
 
 
+class SteadyClock:
+    """
+    Another clock whose date, once it is looked at, is never ahead of the time that has passed since.
+
+    To throw away by: when the date of a machine is set a year ahead by mistake,
+    and back, nothing must be gone that still mattered.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.now() - clock.monotonic()
+
+    def now(self) -> float:
+        return min(self._clock.now(), self._began + self._clock.monotonic())
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+
 def iso(seconds: int) -> str:
     """Return a moment (seconds since the epoch) in UTC as ISO 8601 has it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

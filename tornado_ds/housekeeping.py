@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from tornado_ds.clock import Clock
+from tornado_ds.clock import Clock, SteadyClock
 from tornado_ds.errors import StorageError
 from tornado_ds.sessions import SessionStore
 from tornado_ds.throttle import Throttle
@@ -33,7 +33,7 @@ class Housekeeping:
     ) -> None:
         self._store = store
         self._throttle = throttle
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._keep_ended = keep_ended
         self._metrics = metrics
 
@@ -72,8 +72,9 @@ class Housekeeping:
     async def _try(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
-        except StorageError as exc:
-            log.warning("housekeeping failed", reason=str(exc))
+        # Not only StorageError: a slip of ours must not end it for good.
+        except Exception as exc:
+            log.warning("housekeeping failed", reason=str(exc), exc_info=not isinstance(exc, StorageError))
 
     async def _step(self) -> int:
         now = int(self._clock.now())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
-from tornado_ds.clock import Clock
+from tornado_ds.clock import Clock, SteadyClock
 from tornado_ds.tokens import Claims
 
 EventKind = Literal["session.ended", "session.renewed", "user.changed"]
@@ -57,12 +57,12 @@ class SessionSnapshot:
     SWEEP_SECONDS = 60
 
     def __init__(self, *, clock: Clock, stale_for: float) -> None:
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._stale_for = stale_for
         self._ended: dict[str, SessionEvent] = {}
         self._changed: dict[str, _Change] = {}
         self._read_at: float | None = None
-        self._swept_at = clock.now()
+        self._swept_at = self._clock.now()
 
     def standing(self, claims: Claims) -> Standing:
         """Say how a token with *claims* stands; UNKNOWN means that the feed was not readable for too long."""

@@ -61,6 +61,7 @@ def accounts(services: Services, users: FickleStore) -> Accounts:
         throttle=services.throttle,
         sessions=services.sessions,
         min_password_length=12,
+        metrics=services.metrics,
     )
 
 

@@ -47,15 +47,16 @@ class CountingStore(SQLSessionStore):
 class UnreliableStore(MemorySessionStore):
     """A store that fails the first time, and says when it was asked again."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
+        self._error = error
         self.asked = 0
         self.was_asked_again = asyncio.Event()
 
     async def prune(self, **which: Any) -> int:
         self.asked += 1
         if self.asked == 1:
-            raise StorageError("the database does not answer")
+            raise self._error
         self.was_asked_again.set()
         return 0
 
@@ -196,9 +197,16 @@ async def test_feed_goes_on_over_a_prune(database: Database, clock: ManualClock)
     assert [sids(first), sids(second)] == [["one", "two"], ["three"]]
 
 
-async def test_run_goes_on_when_the_database_was_away(clock: ManualClock) -> None:
-    """An outage is worth a line in the log, and the next turn comes."""
-    store = UnreliableStore()
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(StorageError("the database does not answer"), id="outage"),
+        pytest.param(KeyError("nobody thought of it"), id="slip-of-ours"),
+    ],
+)
+async def test_run_goes_on_when_the_database_was_away(clock: ManualClock, error: Exception) -> None:
+    """An outage is worth a line in the log, and the next turn comes; so after an error that nobody thought of."""
+    store = UnreliableStore(error)
     throttle = Throttle(MemoryThrottleStore(), keys=lambda: NO_KEYS, clock=clock)
     keeping = HastyHousekeeping(store, throttle=throttle, clock=clock, keep_ended=KEEP_ENDED, metrics=Metrics())
 
