@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError
+from tornado_ds.keys import KeyRing
 from tornado_ds.loader import UserLoader
 from tornado_ds.snapshot import SessionSnapshot, Standing
 from tornado_ds.tokens import Claims, TokenService
@@ -42,6 +43,18 @@ class Check:
     is_stale: bool = False
 
 
+@dataclass(slots=True)
+class Remembered:
+    """What it takes to check a token again that counted before: small, because there are many of them."""
+
+    sid: str
+    username: str
+    version: int
+    expires_at: int
+    keys: KeyRing
+    edition: int
+
+
 class SessionChecker:
     """Checks tokens against the key ring and the snapshot; reads a user only when a token's data are stale."""
 
@@ -64,6 +77,34 @@ class SessionChecker:
         if standing is Standing.STALE:
             return Check(claims, is_stale=True)
         return Check(denial=_DENIALS[standing])
+
+    def remember(self, claims: Claims) -> Remembered:
+        """Return what `counts_still` wants to know of a token that counts at this moment."""
+        return Remembered(
+            sid=claims.sid,
+            username=claims.username,
+            version=claims.version,
+            expires_at=claims.expires_at,
+            keys=self._tokens.keys,
+            edition=self._snapshot.edition,
+        )
+
+    def counts_still(self, token: Remembered) -> bool:
+        """
+        True if *token* counts as it did when it was remembered.
+
+        With other keys than before it is to be checked anew. Ended sessions are
+        refused all the same; the text of the token is not looked at again.
+        """
+        snapshot = self._snapshot
+        if token.keys is not self._tokens.keys or self._tokens.is_over(token.expires_at) or not snapshot.is_fresh:
+            return False
+        # Nearly always nothing has happened, and then nothing of this token need be fetched from memory.
+        if token.edition != snapshot.edition:
+            if snapshot.standing(token) is not Standing.LIVE:
+                return False
+            token.edition = snapshot.edition
+        return True
 
     async def refresh(self, stale: Claims) -> Check:
         """

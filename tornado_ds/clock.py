@@ -20,11 +20,8 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of the machine."""
 
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
 
 class SteadyClock:
@@ -37,13 +34,11 @@ class SteadyClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.monotonic = clock.monotonic
         self._began = clock.now() - clock.monotonic()
 
     def now(self) -> float:
-        return min(self._clock.now(), self._began + self._clock.monotonic())
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
+        return min(self._clock.now(), self._began + self.monotonic())
 
 
 def iso(seconds: int) -> str:

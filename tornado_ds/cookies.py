@@ -24,12 +24,18 @@ class HostCookie:
         Only space and tab are trimmed and names must match exactly: lenient
         parsers let a planted cookie such as `\\xa0__Host-access_token` pose as ours.
         """
-        found = [
-            value.strip(" \t")
-            for name, equals, value in (part.partition("=") for part in header.split(";"))
-            if equals and name.strip(" \t") == self.name
-        ]
-        return found[0] if len(found) == 1 else None
+        found = None
+        for part in header.split(";"):
+            # Most cookies of a site are not ours, and fall out at one look.
+            if self.name not in part:
+                continue
+            name, equals, value = part.partition("=")
+            if not equals or name.strip(" \t") != self.name:
+                continue
+            if found is not None:
+                return None
+            found = value
+        return None if found is None else found.strip(" \t")
 
     def set_header(self, value: str, *, expires_at: int) -> str:
         """Return the Set-Cookie value that stores *value* until *expires_at* (seconds)."""

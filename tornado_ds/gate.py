@@ -11,16 +11,20 @@ import orjson
 import structlog
 
 from tornado_ds.accounts import Accounts
-from tornado_ds.checker import Check, Denial, SessionChecker
+from tornado_ds.checker import Check, Denial, Remembered, SessionChecker
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import AuthenticationError, OverloadedError, StorageError, ThrottledError, UserDataError
 from tornado_ds.recent import Recent
-from tornado_ds.tokens import MAX_REMEMBERED, Claims
+from tornado_ds.tokens import Claims
 
 log = structlog.get_logger("gate")
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_CREDENTIAL_BYTES = 1024
+
+# Tokens that are remembered with the answer to them: enough for a node's reconnecting
+# clients, and at some 2 KiB each not too much for a small machine.
+MAX_REMEMBERED = 16_384
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -62,7 +66,7 @@ class ConnectionGate:
         self._authorization = b"Basic " + b64encode(self._credentials)
         self._allowed_origins = frozenset(allowed_origins)
         self._credentials_login = credentials_login
-        self._answers: Recent[tuple[Claims, Verdict]] = Recent(MAX_REMEMBERED)
+        self._answers: Recent[tuple[Remembered, Verdict]] = Recent(MAX_REMEMBERED)
 
     def decide(
         self, body: bytes, *, authorization: str | None, content_type: str | None
@@ -73,10 +77,18 @@ class ConnectionGate:
         A token is decided at once, in memory. Only a password, and a token whose
         user has changed since, come back as something to await. Never raises.
         """
+        return self.refusal(authorization=authorization, content_type=content_type) or self.decide_body(body)
+
+    def refusal(self, *, authorization: str | None, content_type: str | None) -> Verdict | None:
+        """Return the verdict about a request with these headers, whatever its body says; None if it is to be heard."""
         if not self.is_deepstream(authorization):
             return Verdict(401, b"unauthorized", _TEXT, "unauthorized")
         if content_type is None or content_type.partition(";")[0].strip().lower() != _JSON:
             return Verdict(415, b"send application/json", _TEXT, "unsupported_media_type")
+        return None
+
+    def decide_body(self, body: bytes) -> Verdict | Awaitable[Verdict]:
+        """Return the verdict about the body of a request of deepstream's, as `decide` does."""
         if len(body) > MAX_BODY_BYTES:
             return too_large()
         try:
@@ -126,20 +138,16 @@ class ConnectionGate:
         return self._decide_token(token)
 
     def _decide_token(self, token: str) -> Verdict | Awaitable[Verdict]:
+        known = self._answers.get(token)
+        if known is not None and self._checker.counts_still(known[0]):
+            return known[1]
         check = self._checker.check(token)
-        if check.is_stale and check.claims is not None:
-            return self._refresh(check.claims)
         if check.claims is None:
             return _verdict(check)
-        return self._remembered(token, check.claims)
-
-    def _remembered(self, token: str, claims: Claims) -> Verdict:
-        """Return the answer to *claims*, made once for as long as the token service remembers them."""
-        known = self._answers.get(token)
-        if known is not None and known[0] is claims:
-            return known[1]
-        verdict = _allowed(claims)
-        self._answers.put(token, (claims, verdict))
+        if check.is_stale:
+            return self._refresh(check.claims)
+        verdict = _allowed(check.claims)
+        self._answers.put(token, (self._checker.remember(check.claims), verdict))
         return verdict
 
     async def _refresh(self, stale: Claims) -> Verdict:

@@ -7,7 +7,8 @@ import, by `PROMETHEUS_MULTIPROC_DIR`, whether processes add up.
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -106,15 +107,18 @@ class Metrics:
             self.logins.labels(result)
         for code in ("ok", "unavailable"):
             self.checks.labels(code)
-        # Bound once: asking for a label costs more than counting.
-        self._checks_by_code: dict[str, Callable[[], None]] = {}
+        # Counters that several processes share are too slow to be asked for every connection.
+        self._new_checks: dict[str, int] = defaultdict(int)
 
     def count_check(self, code: str) -> None:
-        """Count an answer of the webhook; *code* is from the gate's closed list."""
-        count = self._checks_by_code.get(code)
-        if count is None:
-            count = self._checks_by_code[code] = self.checks.labels(code).inc
-        count()
+        """Count an answer of the webhook; *code* is from the gate's closed list. `settle` makes it public."""
+        self._new_checks[code] += 1
+
+    def settle(self) -> None:
+        """Make public what was counted; to be called every moment, and at the end."""
+        counted, self._new_checks = self._new_checks, defaultdict(int)
+        for code, number in counted.items():
+            self.checks.labels(code).inc(number)
 
     def count_request(self, status: int) -> None:
         """Count an answer to anything else."""
@@ -132,6 +136,7 @@ class Metrics:
 
     def expose(self) -> bytes:
         """Return the figures of all workers in Prometheus' text format."""
+        self.settle()
         if MULTIPROCESS_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

@@ -1,6 +1,5 @@
 """A dictionary that forgets its oldest entries."""
 
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _Value = TypeVar("_Value")
@@ -28,12 +27,3 @@ class Recent(Generic[_Value]):
         self._values[key] = value
         if len(self._values) > self._limit:
             del self._values[next(iter(self._values))]
-
-    def remove(self, key: str) -> None:
-        """Forget one."""
-        self._values.pop(key, None)
-
-    def remove_if(self, is_over: Callable[[str], bool]) -> None:
-        """Forget those whose key *is_over*."""
-        for key in [key for key in self._values if is_over(key)]:
-            del self._values[key]

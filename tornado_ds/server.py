@@ -246,6 +246,7 @@ async def _observed(services: Services, listeners: Mapping[str, Listener]) -> As
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        services.metrics.settle()
 
 
 async def _observe(services: Services, listeners: Mapping[str, Listener]) -> None:
@@ -257,6 +258,7 @@ async def _observe(services: Services, listeners: Mapping[str, Listener]) -> Non
         metrics.feed_age.set(services.snapshot.age or 0)
         metrics.followers.set(services.feed.followers)
         metrics.hashing.set(services.passwords.pending)
+        metrics.settle()
         expected = loop.time() + OBSERVE_SECONDS
         await asyncio.sleep(OBSERVE_SECONDS)
         metrics.loop_lag.observe(max(0.0, loop.time() - expected))

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, Protocol
 
 from tornado_ds.clock import Clock, SteadyClock
-from tornado_ds.tokens import Claims
 
 EventKind = Literal["session.ended", "session.renewed", "user.changed"]
 
@@ -28,6 +27,19 @@ class SessionEvent:
     sid: str | None = None
     version: int | None = None
     reason: str | None = None
+
+
+class Subject(Protocol):
+    """What of a verified token the snapshot looks at: `Claims`, or less."""
+
+    @property
+    def sid(self) -> str: ...
+
+    @property
+    def username(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
 
 
 class Standing(Enum):
@@ -63,8 +75,10 @@ class SessionSnapshot:
         self._changed: dict[str, _Change] = {}
         self._read_at: float | None = None
         self._swept_at = self._clock.now()
+        # Another number whenever a token may stand otherwise than before, time aside.
+        self.edition = 0
 
-    def standing(self, claims: Claims) -> Standing:
+    def standing(self, claims: Subject) -> Standing:
         """Say how a token with *claims* stands; UNKNOWN means that the feed was not readable for too long."""
         # An end that we know of stays an end, however old our knowledge is.
         ended = self._ended.get(claims.sid)
@@ -82,10 +96,12 @@ class SessionSnapshot:
         for event in events:
             if event.kind == "session.ended" and event.sid is not None:
                 self._ended[event.sid] = event
+                self.edition += 1
             elif event.kind == "user.changed" and event.version is not None:
                 known = self._changed.get(event.username)
                 if known is None or known.seq < event.seq:
                     self._changed[event.username] = _Change(event.seq, event.version, event.expires_at)
+                    self.edition += 1
         self._sweep()
 
     def mark_read(self) -> None:

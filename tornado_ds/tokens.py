@@ -10,17 +10,12 @@ import orjson
 
 from tornado_ds.clock import Clock
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError, UserDataError
-from tornado_ds.keys import Key, KeyRing
-from tornado_ds.recent import Recent
+from tornado_ds.keys import KeyRing
 
 MAX_TOKEN_BYTES = 4096
 
 # Browsers drop a cookie whose name and value are longer than that together (RFC 6265bis, section 5.6).
 MAX_ISSUED_BYTES = MAX_TOKEN_BYTES - len("__Host-access_token")
-
-# Verified tokens that are remembered: enough for a node's reconnecting clients,
-# and at some 2 KiB each not too much for a small machine.
-MAX_REMEMBERED = 16_384
 
 _CLAIM_TYPES = {
     "iss": str,
@@ -66,17 +61,12 @@ class TokenService:
         self._clock = clock
         self._issuer = issuer
         self._audience = audience
-        self._verified: Recent[Claims] = Recent(MAX_REMEMBERED)
-        self._by_header: dict[str, Key] = {}
         self.use(keys)
 
     def use(self, keys: KeyRing) -> None:
         """Sign and verify with *keys* from now on."""
-        before, self._by_header = self._by_header, keys.by_header()
         self._keys = keys
-        gone = {header for header, key in before.items() if self._by_header.get(header) != key}
-        # What other keys have signed stays known: a new key is no reason to verify everybody's token again.
-        self._verified.remove_if(lambda token: token.partition(".")[0] in gone)
+        self._by_header = keys.by_header()
 
     @property
     def keys(self) -> KeyRing:
@@ -120,14 +110,14 @@ class TokenService:
             ExpiredTokenError: The token was ours, but its time is over.
             InvalidTokenError: Anything else; the reason is for the log only.
         """
-        claims = self._verified.get(token)
-        if claims is None:
-            claims = self._claims(self._verified_payload(token))
-            self._verified.put(token, claims)
-        if claims.expires_at <= self._clock.now():
-            self._verified.remove(token)
+        claims = self._claims(self._verified_payload(token))
+        if self.is_over(claims.expires_at):
             raise ExpiredTokenError("expired")
         return claims
+
+    def is_over(self, expires_at: int) -> bool:
+        """True once a token that expires at that moment (seconds) counts no more."""
+        return expires_at <= self._clock.now()
 
     def _verified_payload(self, token: str) -> bytes:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():

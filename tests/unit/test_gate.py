@@ -3,6 +3,7 @@ import json
 from base64 import b64encode
 from collections.abc import Awaitable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 import pytest
@@ -16,6 +17,7 @@ from tornado_ds.checker import SessionChecker
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import StorageError
 from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Verdict
+from tornado_ds.key_file import open_key_ring
 from tornado_ds.keys import KeyRing
 from tornado_ds.metrics import Metrics
 from tornado_ds.passwords import MAX_WAITING, PasswordHasher
@@ -71,6 +73,7 @@ class World:
     accounts: Accounts
     sessions: Sessions
     snapshot: SessionSnapshot
+    tokens: TokenService
     hasher: PasswordHasher
     clock: ManualClock
     alice: OpenSession
@@ -160,7 +163,7 @@ async def build(keys: KeyRing, clock: ManualClock, hasher: PasswordHasher, *, cr
         credentials_login=credentials_login,
     )
     alice = await accounts.add("alice", PASSWORD, server_data={"roles": ["admin"]}, client_data={"colour": "blue"})
-    return World(gate, users, accounts, sessions, snapshot, hasher, clock, await sessions.open(alice))
+    return World(gate, users, accounts, sessions, snapshot, tokens, hasher, clock, await sessions.open(alice))
 
 
 @pytest.fixture
@@ -655,6 +658,30 @@ def test_decide_refuses_a_session_when_it_is_over(world: World, expected: str, w
 
     verdict = world.decide(request)
     assert (403, expected) == (verdict.status, verdict.code)
+
+
+def test_decide_refuses_a_token_that_it_has_let_in_when_its_key_is_retired(world: World, tmp_path: Path) -> None:
+    """An answer is remembered for no longer than the keys stay as they are; a new one beside them is no harm."""
+    request = websocket(cookie=world.cookie, origin=ORIGIN)
+    assert world.decide(request).status == 200
+    newer = open_key_ring(tmp_path / "keys.json", "HS256", now=int(world.clock.now()))
+
+    world.tokens.use(KeyRing([*world.tokens.keys.keys, *newer.keys]))
+    assert world.decide(request).status == 200
+
+    world.tokens.use(newer)
+    assert world.decide(request).code == "session_invalid"
+
+
+def test_decide_knows_who_it_has_let_in_when_somebody_else_has_changed(world: World) -> None:
+    """Ends and changes of others touch nobody's answer, however often they come."""
+    request = websocket(cookie=world.cookie, origin=ORIGIN)
+    asyncio.run(world.accounts.add("bob", PASSWORD))
+    before = world.decide(request)
+
+    asyncio.run(world.accounts.change("bob", UserChanges(server_data={"roles": []})))
+
+    assert before is world.decide(request)
 
 
 def test_decide_says_unavailable_for_a_good_token_when_the_feed_is_away_for_too_long(world: World) -> None:

@@ -16,7 +16,7 @@ from tornado.httputil import (
 from tornado_ds.errors import FramingError
 from tornado_ds.gate import ConnectionGate, Verdict
 from tornado_ds.handlers.routes import InFlight, WebApplication
-from tornado_ds.llhttp.checks import Answers
+from tornado_ds.llhttp.checks import Answers, Requests
 from tornado_ds.llhttp.connection import Connection
 from tornado_ds.llhttp.framing import ChunkedBody, Head, is_hopeless, parse_head
 
@@ -29,9 +29,10 @@ class EchoGate:
     def __init__(self) -> None:
         self.later: asyncio.Future[Verdict] | None = None
 
-    def decide(
-        self, body: bytes, *, authorization: str | None, content_type: str | None
-    ) -> Verdict | asyncio.Future[Verdict]:
+    def refusal(self, *, authorization: str | None, content_type: str | None) -> Verdict | None:
+        return None
+
+    def decide_body(self, body: bytes) -> Verdict | asyncio.Future[Verdict]:
         if body == b"later":
             self.later = asyncio.get_running_loop().create_future()
             return self.later
@@ -77,6 +78,7 @@ class Room:
         self.app = cast(WebApplication, EmptyApplication())
         self.echo = EchoGate()
         self.gate = cast(ConnectionGate, self.echo)
+        self.requests = Requests(self.gate)
         self.answers = Answers(is_https=False)
 
     def add(self, connection: Connection) -> bool:

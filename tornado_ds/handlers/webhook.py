@@ -19,7 +19,6 @@ from tornado_ds.handlers.access import new_id
 from tornado_ds.handlers.headers import HSTS, NOTHING, SECURITY_HEADERS, content_security_policy
 
 log = structlog.get_logger("webhook")
-# Asked first, because structlog puts a line together before it finds that nobody wants it.
 _stdlib_log = logging.getLogger("webhook")
 
 PATH = "/check-token"
@@ -76,12 +75,10 @@ class WebhookDelegate(HTTPMessageDelegate):
     def _decide(self) -> Verdict | Awaitable[Verdict]:
         if self._method != "POST":
             return _METHOD_NOT_ALLOWED
-        return judge(
-            self._gate,
-            bytes(self._body),
-            authorization=self._headers.get("Authorization"),
-            content_type=self._headers.get("Content-Type"),
+        refusal = self._gate.refusal(
+            authorization=self._headers.get("Authorization"), content_type=self._headers.get("Content-Type")
         )
+        return refusal or judge(self._gate, bytes(self._body))
 
     async def _answer_later(self, pending: Awaitable[Verdict]) -> None:
         self._answer(await pending)
@@ -96,12 +93,10 @@ class WebhookDelegate(HTTPMessageDelegate):
         self._answered(verdict)
 
 
-def judge(
-    gate: ConnectionGate, body: bytes, *, authorization: str | None, content_type: str | None
-) -> Verdict | Awaitable[Verdict]:
-    """Return the verdict of *gate*; a slip of ours, now or later, is a 503."""
+def judge(gate: ConnectionGate, body: bytes) -> Verdict | Awaitable[Verdict]:
+    """Return the verdict of *gate* about *body*; a slip of ours, now or later, is a 503."""
     try:
-        verdict = gate.decide(body, authorization=authorization, content_type=content_type)
+        verdict = gate.decide_body(body)
     except Exception:
         log.exception("the gate failed")
         return _UNAVAILABLE

@@ -5,7 +5,7 @@ from functools import lru_cache
 from http.client import responses
 
 from tornado_ds.errors import FramingError
-from tornado_ds.gate import MAX_BODY_BYTES
+from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Verdict
 from tornado_ds.handlers.webhook import PATH, answer_headers
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES, Head, parse_head
 
@@ -16,29 +16,56 @@ _KNOWN_HEAD_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A head, and whether its request can go straight to the gate; then with the headers that the gate wants."""
+    """
+    A head, and whether its request can go straight to the gate.
+
+    *refusal* is what the gate says of such a request already because of its head.
+    """
 
     head: Head
     is_check: bool
     length: int
     connection: str
-    authorization: str | None
-    content_type: str | None
+    refusal: Verdict | None
 
 
-def read_request(raw: bytes) -> Request:
-    """
-    Return the request that begins with the head *raw*.
+class Requests:
+    """Reads heads, for the webhook of *gate*; the same octets are the same head, and need not be parsed again."""
 
-    Raises:
-        FramingError: It is none that we take.
-    """
-    # The same octets are the same head, so they need not be parsed again.
-    if len(raw) <= _KNOWN_HEAD_BYTES:
-        return _known_request(raw)
-    if len(raw) <= MAX_HEAD_BYTES:
-        return _request(raw)
-    raise FramingError("the head is too long")
+    def __init__(self, gate: ConnectionGate) -> None:
+        self._gate = gate
+        self._known = lru_cache(_KNOWN_HEADS)(self._request)
+
+    def read(self, raw: bytes) -> Request:
+        """
+        Return the request that begins with the head *raw*.
+
+        Raises:
+            FramingError: It is none that we take.
+        """
+        if len(raw) <= _KNOWN_HEAD_BYTES:
+            return self._known(raw)
+        if len(raw) <= MAX_HEAD_BYTES:
+            return self._request(raw)
+        raise FramingError("the head is too long")
+
+    def _request(self, raw: bytes) -> Request:
+        head = parse_head(raw)
+        is_check = (
+            head.method == "POST"
+            and head.target.partition("?")[0] == PATH
+            and head.length is not None
+            and head.length <= MAX_BODY_BYTES
+            and not head.expects_continue
+        )
+        authorization, content_type = head.get("authorization"), head.get("content-type")
+        return Request(
+            head=head,
+            is_check=is_check,
+            length=head.length or 0,
+            connection=head.connection,
+            refusal=self._gate.refusal(authorization=authorization, content_type=content_type) if is_check else None,
+        )
 
 
 class Answers(dict[tuple[int, str, str], bytes]):
@@ -55,25 +82,3 @@ class Answers(dict[tuple[int, str, str], bytes]):
         lines = [f"HTTP/1.1 {status} {responses[status]}", *(f"{name}: {value}" for name, value in headers.items())]
         self[key] = "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
         return self[key]
-
-
-def _request(raw: bytes) -> Request:
-    head = parse_head(raw)
-    is_check = (
-        head.method == "POST"
-        and head.target.partition("?")[0] == PATH
-        and head.length is not None
-        and head.length <= MAX_BODY_BYTES
-        and not head.expects_continue
-    )
-    return Request(
-        head=head,
-        is_check=is_check,
-        length=head.length or 0,
-        connection=head.connection,
-        authorization=head.get("authorization"),
-        content_type=head.get("content-type"),
-    )
-
-
-_known_request = lru_cache(_KNOWN_HEADS)(_request)

@@ -14,7 +14,7 @@ from tornado_ds.errors import FramingError
 from tornado_ds.gate import ConnectionGate, Verdict
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication
 from tornado_ds.handlers.webhook import judge
-from tornado_ds.llhttp.checks import Answers, Request, read_request
+from tornado_ds.llhttp.checks import Answers, Request, Requests
 from tornado_ds.llhttp.exchange import Exchange, Peer
 from tornado_ds.llhttp.framing import END_OF_HEAD, Head, is_hopeless
 
@@ -34,6 +34,7 @@ class Host(Protocol):
 
     app: WebApplication
     gate: ConnectionGate
+    requests: Requests
     answers: Answers
     is_draining: bool
     # When the server's clock reaches this, a connection that falls idle now has been so for too long.
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         "_gate",
         "_holds",
         "_host",
+        "_requests",
         "_task",
         "_transport",
         "_unread",
@@ -79,6 +81,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._gate = host.gate
+        self._requests = host.requests
         self._answers = host.answers
         # In which to go on after a request, whose own context says which one it was.
         self._context = copy_context()
@@ -215,7 +218,7 @@ class Connection(asyncio.Protocol):
                 self._refuse()
             return start
         try:
-            request = read_request(raw)
+            request = self._requests.read(raw)
         except FramingError as exc:
             self._refuse(exc)
             return start
@@ -233,7 +236,7 @@ class Connection(asyncio.Protocol):
 
     def _check(self, request: Request, body: bytes) -> None:
         self._wanted = 0
-        verdict = judge(self._gate, body, authorization=request.authorization, content_type=request.content_type)
+        verdict = request.refusal or judge(self._gate, body)
         if isinstance(verdict, Verdict):
             self._answer(verdict, request.connection)
             return

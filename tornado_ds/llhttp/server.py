@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from tornado_ds.handlers.routes import WebApplication
-from tornado_ds.llhttp.checks import Answers
+from tornado_ds.llhttp.checks import Answers, Requests
 from tornado_ds.llhttp.connection import Connection
 
 log = structlog.get_logger("llhttp")
@@ -49,6 +49,7 @@ class Server:
     def __init__(self, app: WebApplication, *, limits: Limits | None = None) -> None:
         self.app = app
         self.gate = app.services.gate
+        self.requests = Requests(self.gate)
         self.answers = Answers(is_https=app.services.cookie.is_secure)
         self.is_draining = False
         self._limits = limits or Limits()
