@@ -87,6 +87,9 @@ class Room:
     def remove(self, connection: Connection) -> None:
         pass
 
+    def post(self, connection: Connection) -> None:
+        asyncio.get_running_loop().call_soon(connection.flush)
+
 
 class Pipe(asyncio.Transport):
     """Keeps what is written, and knows what it was told."""

@@ -234,6 +234,18 @@ async def test_check_is_allowed_when_every_octet_comes_alone(listener: Listener,
     assert answer.status == 200
 
 
+@on_llhttp
+@pytest.mark.gen_test
+async def test_check_is_answered_when_the_client_has_closed_its_half(listener: Listener, body: bytes) -> None:
+    """Who has said all can still listen."""
+    async with Wire(listener.port) as wire:
+        wire.send(post("/check-token", body, *PLAIN))
+        wire.writer.write_eof()
+        octets = await wire.rest()
+
+    assert statuses(octets) == [b"200"]
+
+
 # What is not
 
 

@@ -134,6 +134,8 @@ def test_figures_are_those_of_all_workers(server: Supervised, token: str) -> Non
     for _ in range(50):
         server.check(token)
 
+    # What a worker has counted is public a moment later.
+    wait_for(lambda: server.figure('tornado_ds_checks_total{code="ok"}') == 50.0)
     asked = {server.figure('tornado_ds_checks_total{code="ok"}') for _ in range(10)}
     os.kill(min(server.workers()), signal.SIGKILL)
     wait_for(lambda: len(server.events("ready")) == WORKERS + 1)

@@ -48,6 +48,9 @@ class Host(Protocol):
     def remove(self, connection: "Connection") -> None:
         """Forget a connection."""
 
+    def post(self, connection: "Connection") -> None:
+        """Have a connection flush at the end of this turn of the loop."""
+
 
 class Connection(asyncio.Protocol):
     """
@@ -72,6 +75,7 @@ class Connection(asyncio.Protocol):
         "_task",
         "_transport",
         "_unread",
+        "_unsent",
         "_wanted",
         "deadline",
     )
@@ -88,6 +92,8 @@ class Connection(asyncio.Protocol):
         # What came and was not looked at, and how much of it makes another look worthwhile.
         self._unread = bytearray()
         self._wanted = 0
+        # Answers of the gate that wait for the end of this turn.
+        self._unsent = b""
         self._holds = 0
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
@@ -119,6 +125,10 @@ class Connection(asyncio.Protocol):
             self._unread.clear()
         self._read(data)
 
+    def eof_received(self) -> None:
+        # The transport closes itself now, after what it was given.
+        self.flush()
+
     def pause_writing(self) -> None:
         self._holds |= _CHOKED
         self.deadline = self._host.write_deadline
@@ -148,6 +158,12 @@ class Connection(asyncio.Protocol):
         """True if no request has begun that is not answered."""
         return not (self._holds or self._unread or self._exchange)
 
+    def flush(self) -> None:
+        """Write the answers that were posted."""
+        data, self._unsent = self._unsent, b""
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
     # From an exchange
 
     @property
@@ -159,6 +175,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             _fail(future)
             return future
+        self.flush()
         self._transport.write(data)
         if self._holds & _CHOKED:
             self._flushes.append(future)
@@ -261,10 +278,21 @@ class Connection(asyncio.Protocol):
         head = self._answers[verdict.status, verdict.content_type, connection]
         # Before it is written, because a transport that is full then sets another one.
         self.deadline = self._host.idle_deadline
-        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(verdict.body), verdict.body))
+        self._post(b"%b%d\r\n\r\n%b" % (head, len(verdict.body), verdict.body))
         self._host.app.note_verdict(verdict)
         if connection == "close":
             self.close()
+
+    def _post(self, data: bytes) -> None:
+        """
+        Write *data* at the end of this turn, together with the answers to others.
+
+        Each write wakes somebody up, after which a processor goes on slowly: it is
+        better to look at all requests first.
+        """
+        if not self._unsent:
+            self._host.post(self)
+        self._unsent += data
 
     def _begin_exchange(self, head: Head) -> None:
         self._exchange = Exchange(self, head, self._peer)
@@ -317,6 +345,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything is written."""
+        self.flush()
         self._holds |= _CLOSING
         self._unread.clear()
         self.deadline = self._host.write_deadline
@@ -334,7 +363,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         head = self._answers[_BAD_REQUEST.status, _BAD_REQUEST.content_type, "close"]
-        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(_BAD_REQUEST.body), _BAD_REQUEST.body))
+        self._unsent += b"%b%d\r\n\r\n%b" % (head, len(_BAD_REQUEST.body), _BAD_REQUEST.body)
         self._linger()
 
     def _linger(self) -> None:
@@ -347,6 +376,7 @@ class Connection(asyncio.Protocol):
         self._holds |= _CLOSING
         self._unread.clear()
         self.deadline = self._host.body_deadline
+        self.flush()
         if self._transport.is_closing():
             return
         self._transport.write_eof()

@@ -55,6 +55,7 @@ class Server:
         self._limits = limits or Limits()
         self._max_connections = self._limits.connections or _affordable_connections()
         self._connections: set[Connection] = set()
+        self._to_flush: list[Connection] = []
         self._turned_away = 0
         self._listening: list[tuple[socket.socket, asyncio.Server]] = []
         self._is_empty = asyncio.Event()
@@ -107,6 +108,17 @@ class Server:
         self._connections.discard(connection)
         if not self._connections:
             self._is_empty.set()
+
+    def post(self, connection: Connection) -> None:
+        """Have *connection* flush at the end of this turn of the loop, together with the others."""
+        if not self._to_flush:
+            self._loop.call_soon(self._flush)
+        self._to_flush.append(connection)
+
+    def _flush(self) -> None:
+        connections, self._to_flush = self._to_flush, []
+        for connection in connections:
+            connection.flush()
 
     def _tick(self) -> None:
         # One look at all connections a second costs less than a timer for each request.
