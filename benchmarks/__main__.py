@@ -1,18 +1,19 @@
 """`python -m benchmarks`, which `make bench` runs: measure, print, and write docs/performance.md."""
 
-import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from benchmarks.machine import MissingError, describe, load_generator, prepare
+from benchmarks.command import check_names, forget_settings, run
+from benchmarks.machine import describe, load_generator, prepare
 from benchmarks.plan import FULL, QUICK
 from benchmarks.progress import Progress
-from benchmarks.report import Report
+from benchmarks.report import Performance
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.traffic import make_stage
 from tests.live.servers import ROOT
@@ -38,14 +39,11 @@ def main(
 
     Example: python -m benchmarks --quick --only storm --only flood
     """
-    unknown = [name for name in only or [] if name not in SCENARIOS]
-    if unknown:
-        raise MissingError(f"there is no scenario {unknown[0]!a}, only {NAMES}")
-    for name in [name for name in os.environ if name.startswith("TORNADO_DS_")]:
-        del os.environ[name]
+    check_names(only, SCENARIOS)
+    forget_settings()
     prepare()
     plan = (QUICK if quick else FULL).with_changes(rounds=rounds, seconds=seconds, flood_seconds=flood_seconds)
-    report = Report(output or ROOT / ("build/benchmarks" if quick else "docs"), machine=describe())
+    report = Performance(output or ROOT / ("build/benchmarks" if quick else "docs"), machine=describe())
     console = Console(width=None if sys.stdout.isatty() else 160)
     with tempfile.TemporaryDirectory(prefix="tornado-ds-bench-") as folder, Progress(console) as progress:
         progress.step(f"the load comes from {load_generator()}")
@@ -55,24 +53,13 @@ def main(
             if only and name not in only:
                 continue
             progress.begin(name)
+            started = time.monotonic()
             outcome = scenario(stage, plan, progress)
-            report.add(name, outcome, is_quick=quick)
+            report.add(name, outcome, is_quick=quick, seconds=time.monotonic() - started)
             report.print(console, name)
     report.write()
     console.print(f"Written to {report.folder}: performance.md, performance.json, performance.svg")
 
 
-def run() -> int:
-    """Run the command line; one line on stderr when something is missing."""
-    try:
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command()(main)
-        app(prog_name="python -m benchmarks")
-    except MissingError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run(main, "benchmarks"))

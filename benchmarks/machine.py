@@ -20,7 +20,17 @@ PEERS_PYTHON = PEERS / ".venv" / "bin" / "python"
 OPEN_FILES = 8192
 
 _NODE_PACKAGES = ("express", "jsonwebtoken", "fastify", "fast-jwt", "autocannon")
-_PYTHON_PACKAGES = ("tornado", "PyJWT", "orjson", "uvloop", "httptools", "bcrypt", "SQLAlchemy")
+_PYTHON_PACKAGES = (
+    "tornado",
+    "PyJWT",
+    "orjson",
+    "uvloop",
+    "httptools",
+    "bcrypt",
+    "SQLAlchemy",
+    "aiosqlite",
+    "asyncpg",
+)
 _PEER_PACKAGES = ("fastapi", "uvicorn", "PyJWT", "uvloop", "httptools")
 
 
@@ -44,7 +54,7 @@ def prepare() -> None:
     for path in (DEEPSTREAM.with_suffix(".js"), PEERS / "node_modules" / "express", PEERS_PYTHON):
         if not path.exists():
             raise MissingError(f"{path.relative_to(ROOT)} is missing; `make bench` installs it")
-    _allow_open_files()
+    allow_open_files()
 
 
 def server_core() -> int:
@@ -84,6 +94,18 @@ def memory_of(pid: int) -> float:
 
 def describe() -> dict[str, str]:
     """Return what somebody who compares figures has to know of this machine."""
+    return {
+        **describe_ourselves(),
+        "Python of the peers": _list(_peer_versions()),
+        "Node.js": f"{_output(NODE, '--version').removeprefix('v')} with {_list(_node_versions())}",
+        "deepstream": f"server {_npm_version(ROOT, '@deepstream/server')}, "
+        f"client {_npm_version(ROOT, '@deepstream/client')}",
+        "load generator": load_generator(),
+    }
+
+
+def describe_ourselves() -> dict[str, str]:
+    """Return the machine, and what of Python is under our own programs."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": f"{_processor()}, {len(_ALL_CORES)} cores",
@@ -91,11 +113,6 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "load before": f"{os.getloadavg()[0]:.2f} (one minute average)",
         "Python": f"{platform.python_version()} with {_list({name: version(name) for name in _PYTHON_PACKAGES})}",
-        "Python of the peers": _list(_peer_versions()),
-        "Node.js": f"{_output(NODE, '--version').removeprefix('v')} with {_list(_node_versions())}",
-        "deepstream": f"server {_npm_version(ROOT, '@deepstream/server')}, "
-        f"client {_npm_version(ROOT, '@deepstream/client')}",
-        "load generator": load_generator(),
     }
 
 
@@ -112,7 +129,13 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
-def _allow_open_files() -> None:
+def allow_open_files() -> None:
+    """
+    Let this process open as many files as thousands of connections need.
+
+    Raises:
+        MissingError: The system does not allow that.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
         raise MissingError(f"{OPEN_FILES} open files are needed, the system allows {hard} (see `ulimit -Hn`)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.machine import PEERS, PEERS_PYTHON, MissingError, on_core, server_core
-from benchmarks.traffic import AUDIENCE, ISSUER, ORIGIN, Stage
+from benchmarks.traffic import AUDIENCE, ISSUER, ORIGIN, Place, Stage
 from tests.live.servers import NODE, AuthServer, Server, free_port
 
 # bcrypt's default cost; servers that tests start hash more cheaply.
@@ -50,15 +50,15 @@ class OurServer(AuthServer, MeasuredServer):
 
     def __init__(
         self,
-        stage: Stage,
+        place: Place,
         *,
         folder: Path | None = None,
         env: Mapping[str, str] | None = None,
         is_public: bool = False,
     ) -> None:
         super().__init__(
-            folder or stage.folder,
-            secret=stage.secret,
+            folder or place.folder,
+            secret=place.secret,
             deepstream_port=6020,
             env={"TORNADO_DS_ALLOWED_ORIGINS": ORIGIN, **(env or {})},
         )

@@ -1,11 +1,12 @@
 """Shows results on the terminal, keeps them in JSON, and writes the page from that."""
 
 import json
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -24,26 +25,30 @@ documentation recommends. The figures are of one machine: compare lines of a tab
 """
 
 
-class Report:
-    """The results in one folder; those of scenarios that are not measured again stay as they were."""
+class Report(ABC):
+    """The results in one folder; those of scenarios that are not run again stay as they were."""
+
+    # Of the files, without suffix.
+    name: ClassVar[str]
 
     def __init__(self, folder: Path, *, machine: Mapping[str, str]) -> None:
         self.folder = folder.resolve()
-        self._machine = dict(machine)
-        self._json = self.folder / "performance.json"
-        self._scenarios: dict[str, Any] = {}
+        self.machine = dict(machine)
+        self.scenarios: dict[str, Any] = {}
+        self._json = self.folder / f"{self.name}.json"
         if self._json.exists():
-            self._scenarios = json.loads(self._json.read_text(encoding="utf-8"))["scenarios"]
+            self.scenarios = json.loads(self._json.read_text(encoding="utf-8"))["scenarios"]
 
-    def add(self, name: str, outcome: Outcome, *, is_quick: bool) -> None:
-        """Keep what a scenario found."""
+    def add(self, name: str, outcome: Outcome, *, is_quick: bool, seconds: float) -> None:
+        """Keep what a scenario found, which took so long."""
         date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        found = {**asdict(outcome), "date": date, "is_quick": is_quick, "seconds": round(seconds)}
         # Through JSON, so that old and new results have one form.
-        self._scenarios[name] = json.loads(json.dumps({**asdict(outcome), "date": date, "is_quick": is_quick}))
+        self.scenarios[name] = json.loads(json.dumps(found))
 
     def print(self, console: Console, name: str) -> None:
         """Show one result."""
-        found = self._scenarios[name]
+        found = self.scenarios[name]
         table = Table(title=found["title"], title_justify="left", header_style="bold")
         for column in found["columns"]:
             table.add_column(column, overflow="fold")
@@ -55,50 +60,69 @@ class Report:
             console.print(f"  [{colour}]{word:7}[/] {target['promise']}: {target['measured']}", highlight=False)
 
     def write(self) -> None:
-        """Write performance.json, performance.md and performance.svg."""
+        """Write the results as JSON, and the page that is made of them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = {"machine": self._machine, "scenarios": self._scenarios}
+        content = {"machine": self.machine, "scenarios": self.scenarios}
         self._json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        (self.folder / "performance.md").write_text("\n".join(self._page()) + "\n", encoding="utf-8")
-        if "throughput" in self._scenarios:
-            svg = self.folder / "performance.svg"
-            svg.write_text(_plot(self._scenarios["throughput"]["values"]), encoding="utf-8")
+        (self.folder / f"{self.name}.md").write_text("\n".join(self.page()) + "\n", encoding="utf-8")
 
-    def _page(self) -> Iterator[str]:
+    @abstractmethod
+    def page(self) -> Iterator[str]:
+        """Yield the parts of the page."""
+
+
+class Performance(Report):
+    """How fast it is: performance.json, performance.md and performance.svg."""
+
+    name = "performance"
+
+    def write(self) -> None:
+        super().write()
+        if "throughput" in self.scenarios:
+            svg = self.folder / "performance.svg"
+            svg.write_text(_plot(self.scenarios["throughput"]["values"]), encoding="utf-8")
+
+    def page(self) -> Iterator[str]:
         yield _INTRODUCTION
         yield from self._targets()
         yield "\n## Machine\n"
-        yield from _table(["what", "value"], [[name, value] for name, value in self._machine.items()])
+        yield from table(["what", "value"], [[name, value] for name, value in self.machine.items()])
         for name in ORDER:
-            if name in self._scenarios:
-                yield from _section(name, self._scenarios[name])
+            if name in self.scenarios:
+                yield from _section(name, self.scenarios[name])
 
     def _targets(self) -> Iterator[str]:
-        targets = [target for name in ORDER for target in self._scenarios.get(name, {"targets": []})["targets"]]
+        targets = [target for name in ORDER for target in self.scenarios.get(name, {"targets": []})["targets"]]
         met = sum(target["is_met"] for target in targets)
         yield f"## Targets: {met} of {len(targets)} met\n"
         rows = [[t["promise"], t["measured"], "met" if t["is_met"] else "**not met**"] for t in targets]
-        yield from _table(["target", "measured", ""], rows)
+        yield from table(["target", "measured", ""], rows)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown."""
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def again(found: Mapping[str, Any], command: str) -> str:
+    """Return when a result is of, and how to get it again."""
+    provisional = ", a quick run: only to see that it works" if found["is_quick"] else ""
+    return f"Measured {found['date']}{provisional}; again with `{command}`."
 
 
 def _section(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     yield f"\n## {found['title']}\n"
     if name == "throughput":
         yield "![Bars: checks a second of each program](performance.svg)\n"
-    yield from _table(found["columns"], found["rows"])
+    yield from table(found["columns"], found["rows"])
     yield ""
     for note in found["notes"]:
         yield f"- {note}"
-    provisional = ", a quick run: only to see that it works" if found["is_quick"] else ""
-    command = f"make bench ARGS='{'--quick ' if found['is_quick'] else ''}--only {name}'"
-    yield f"- Measured {found['date']}{provisional}; again with `{command}`."
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    quoted = f"'{'--quick ' if found['is_quick'] else ''}--only {name}'"
+    yield f"- {again(found, f'make bench ARGS={quoted}')}"
 
 
 def _plot(values: Mapping[str, Any]) -> str:

@@ -55,8 +55,21 @@ WEBHOOK_BODY = json.dumps(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A folder for all that a server writes, and deepstream's password."""
+
+    folder: Path
+    secret: str = field(repr=False)
+
+    @property
+    def authorization(self) -> str:
+        """The header that our webhook wants."""
+        return f"Basic {b64encode(f'deepstream:{self.secret}'.encode()).decode()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Place):
     """
     What all scenarios share.
 
@@ -64,17 +77,10 @@ class Stage:
     key *jwk* in *folder*; no token is in two of them.
     """
 
-    folder: Path
-    secret: str = field(repr=False)
     jwk: str = field(repr=False)
     hot: Path
     warm_up: Path
     fresh: Path
-
-    @property
-    def authorization(self) -> str:
-        """The header that our webhook wants."""
-        return f"Basic {b64encode(f'deepstream:{self.secret}'.encode()).decode()}"
 
     def settings(self) -> Settings:
         """Return the settings of commands beside a server in *folder*."""
@@ -132,6 +138,23 @@ def webhook_request(token: str, *, authorization: str) -> bytes:
         f"Content-Length: {len(body)}\r\n"
         "Host: 127.0.0.1:8001\r\n"
         "Connection: keep-alive\r\n"
+        "\r\n"
+    )
+    return head.encode() + body
+
+
+def login_request(name: str, password: str, origin: str, *, address: str | None = None) -> bytes:
+    """Return the log-in form as a browser at *origin* posts it, from *address* if a proxy says so."""
+    body = f"username={name}&password={password}".encode()
+    forwarded = f"X-Forwarded-For: {address}\r\n" if address else ""
+    head = (
+        "POST /handle-login HTTP/1.1\r\n"
+        f"Host: {origin.removeprefix('http://')}\r\n"
+        f"Origin: {origin}\r\n"
+        f"{forwarded}"
+        "Accept: application/json\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(body)}\r\n"
         "\r\n"
     )
     return head.encode() + body

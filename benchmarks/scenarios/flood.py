@@ -18,7 +18,7 @@ from benchmarks.people import PASSWORD, add_people
 from benchmarks.plan import Plan
 from benchmarks.programs import COST, REAL_HASHING, OurServer
 from benchmarks.progress import Progress
-from benchmarks.traffic import Stage, webhook_request
+from benchmarks.traffic import Stage, login_request, webhook_request
 
 TIMES_CAPACITY = 10
 PEOPLE = 500
@@ -53,7 +53,7 @@ def measure(stage: Stage, plan: Plan, progress: Progress) -> Outcome:
     with OurServer(stage, folder=folder, env=REAL_HASHING) as server:
         token = server.log_in(names[0], PASSWORD).partition("=")[2]
         check = webhook_request(token, authorization=stage.authorization)
-        logins = [_login_request(name, server.url) for name in names]
+        logins = [login_request(name, PASSWORD, server.url) for name in names]
         progress.step("checks alone")
         calm = client.run(_checks(server.internal, check, rate=plan.check_rate, seconds=5), pinned=False)
         progress.step(f"flood of {plan.flood_seconds} s")
@@ -153,20 +153,6 @@ def _hashes_a_second(seconds: float = 5) -> float:
     with ThreadPoolExecutor(threads) as pool:
         done = sum(pool.map(lambda _: work(), range(threads)))
     return done / (time.perf_counter() - started)
-
-
-def _login_request(name: str, origin: str) -> bytes:
-    body = f"username={name}&password={PASSWORD}".encode()
-    head = (
-        "POST /handle-login HTTP/1.1\r\n"
-        f"Host: {origin.removeprefix('http://')}\r\n"
-        f"Origin: {origin}\r\n"
-        "Accept: application/json\r\n"
-        "Content-Type: application/x-www-form-urlencoded\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        "\r\n"
-    )
-    return head.encode() + body
 
 
 async def _both(first: Awaitable[Tally], second: Awaitable[Tally]) -> tuple[Tally, Tally]:
