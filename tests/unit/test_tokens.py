@@ -1,45 +1,22 @@
-import hashlib
-import hmac
 import json
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tests.fakes import ManualClock
+from tests.forgeries import Payload, encode, public_keys_as_bytes, sign, sign_with_hmac
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError, UserDataError
 from tornado_ds.key_file import add_key, open_key_ring, read_key_ring
-from tornado_ds.keys import Algorithm, Key, KeyRing
+from tornado_ds.keys import Algorithm, KeyRing
 from tornado_ds.tokens import MAX_TOKEN_BYTES, Claims, TokenService
 
-Payload = dict[str, Any]
 Forge = Callable[[Payload], object]
-
-
-def encode(raw: bytes | object) -> str:
-    """Base64url without padding, of bytes or of a value as JSON."""
-    raw = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def sign(key: Key, payload: bytes | object, *, header: str | None = None) -> str:
-    """A token that is really signed by *key*, whatever it says."""
-    message = f"{key.header if header is None else header}.{encode(payload)}"
-    return f"{message}.{encode(key.sign(message.encode()))}"
-
-
-def sign_with_hmac(secret: bytes, header: str, payload: str) -> str:
-    """A token with an HMAC for a signature."""
-    message = f"{header}.{payload}"
-    return f"{message}.{encode(hmac.new(secret, message.encode(), hashlib.sha256).digest())}"
 
 
 def payload_of(claims: Claims) -> Payload:
@@ -55,22 +32,6 @@ def payload_of(claims: Claims) -> Payload:
         "server_data": claims.server_data,
         "client_data": claims.client_data,
     }
-
-
-def public_keys_as_bytes(key: Key) -> list[bytes]:
-    """Every spelling of the public half that could be mistaken for a secret."""
-    jwk = key.public_jwk()
-    assert jwk is not None
-    readers: dict[str, Any] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
-    public = readers[jwk["kty"]].from_jwk(jwk)
-    return [
-        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).strip(),
-        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
-        json.dumps(jwk).encode(),
-        jwk.get("x", jwk.get("n", "")).encode(),
-        b"",
-    ]
 
 
 @pytest.fixture
