@@ -1,13 +1,16 @@
 """A real PostgreSQL server for as long as the tests run."""
 
 import asyncio
+import os
+import signal
 import tempfile
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -26,7 +29,7 @@ class PostgreSQL:
         self._server = server
         self._numbers = count(1)
         # Nobody misses these data after a power cut.
-        self._execute("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        self.execute("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         self.database = self.create()
         upgrade_now(self.url(self.database))
 
@@ -36,7 +39,7 @@ class PostgreSQL:
 
     def clean(self) -> None:
         """Leave nobody connected to `database` and nothing in its tables."""
-        self._execute(
+        self.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()",
             *(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)),
@@ -47,12 +50,12 @@ class PostgreSQL:
     def create(self) -> str:
         """Return the name of a new database without tables."""
         name = f"test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         return name
 
     def drop(self, name: str) -> None:
         """Remove a database, whoever is still connected."""
-        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def stop(self) -> None:
         """Stop the server as an operator does who does not wait for clients."""
@@ -63,7 +66,18 @@ class PostgreSQL:
         """Start the server again, in the same place."""
         self._server.ensure_postgres_running()
 
-    def _execute(self, *statements: str, database: str = "postgres") -> None:
+    def kill(self) -> None:
+        """End all of its processes at once, as a crash of the machine would."""
+        pid = int(Path(self._server.pgdata, "postmaster.pid").read_text().split()[0])
+        # Its children notice that it is gone; those that are busy, later.
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in [pid, *map(int, children)]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        """Carry out *statements* one by one, as the superuser."""
+
         async def run() -> None:
             engine = create_async_engine(parse_url(self.url(database)), isolation_level="AUTOCOMMIT")
             async with engine.connect() as connection:

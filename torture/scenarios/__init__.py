@@ -1,0 +1,18 @@
+"""What is done to the server, by the name that `--only` takes."""
+
+from collections.abc import Callable
+
+from benchmarks.outcome import Outcome
+from benchmarks.progress import Progress
+from benchmarks.traffic import Place
+from torture.plan import Plan
+from torture.scenarios import bodies, postgresql, sqlite, tokens
+
+Scenario = Callable[[Place, Plan, Progress], Outcome]
+
+SCENARIOS: dict[str, Scenario] = {
+    "tokens": tokens.torment,
+    "bodies": bodies.torment,
+    "sqlite": sqlite.torment,
+    "postgresql": postgresql.torment,
+}
