@@ -21,7 +21,16 @@ from tornado_ds.passwords import PasswordHasher, can_be_hashed, check_password, 
 from tornado_ds.sessions import OpenSession, Sessions
 from tornado_ds.throttle import UNKNOWN_SOURCE, Attempt, Source, Throttle
 from tornado_ds.tokens import Claims
-from tornado_ds.users import User, UserChanges, UserStore, check_data, check_username, is_username, username_key
+from tornado_ds.users import (
+    User,
+    UserChanges,
+    UserStore,
+    check_data,
+    check_username,
+    is_username,
+    username_key,
+    with_data,
+)
 
 if TYPE_CHECKING:
     from tornado_ds.metrics import Metrics
@@ -132,9 +141,19 @@ class Accounts:
             server_data=server_data or {},
             client_data=client_data or {},
         )
-        check_data(user.server_data, user.client_data)
+        self.check(user)
         await self._users.add([user])
         return await self._existing(username)
+
+    def check(self, user: User) -> None:
+        """
+        Accept a user whose data follow the rules and fit into a token.
+
+        Raises:
+            UserDataError: They do not.
+        """
+        check_data(user.server_data, user.client_data)
+        self._sessions.check_room(user)
 
     async def change(self, username: str, changes: UserChanges) -> User:
         """
@@ -248,10 +267,9 @@ class Accounts:
         if changes.password_hash is not None:
             check_password_hash(changes.password_hash)
         before = await self._existing(username)
-        check_data(
-            before.server_data if changes.server_data is None else changes.server_data,
-            before.client_data if changes.client_data is None else changes.client_data,
-        )
+        # What is stored already may be as it is: nothing must keep an account from being disabled.
+        if changes.server_data is not None or changes.client_data is not None:
+            self.check(with_data(before, server_data=changes.server_data, client_data=changes.client_data))
         async with self._sessions.transaction():
             user = await self._users.update(username, changes)
             if changes.disabled:

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import orjson
 
+from tornado_ds.accounts import Accounts
 from tornado_ds.errors import UserDataError
 from tornado_ds.passwords import MAX_WAITING, PasswordHasher
 from tornado_ds.seed_entries import Entry, row_error
 from tornado_ds.services import Services
-from tornado_ds.users import User, UserChanges, check_data
+from tornado_ds.users import User, UserChanges, with_data
 
 # Changes are committed so many at a time, and a server that runs meanwhile gets its turn in between:
 # it waits half a second for SQLite's only writer, and asks again in steps of up to a tenth.
@@ -54,16 +55,18 @@ async def seed(
     stops it, the same call again does what is left.
 
     Raises:
-        SeedError: A new user has no password, or data that are stored leave no room; nothing was written.
+        SeedError: A new user has no password, or somebody's data do not fit into a token; nothing was written.
     """
     stored = await services.users.get_many([entry.username for entry in entries])
     new = [entry for entry in entries if entry.username not in stored]
     existing = [(entry, stored[entry.username]) for entry in entries if entry.username in stored]
     _refuse_without_password(new)
+    for entry in new:
+        _check(services.accounts, entry, User(entry.username, ""))
     if not (update or update_passwords):
         changes, unchanged, left_alone = [], [], existing
     else:
-        plans = await _plan(services.passwords, existing, update_passwords, progress)
+        plans = await _plan(services, existing, update_passwords, progress)
         changes = [plan for plan in plans if plan.is_needed]
         unchanged, left_alone = [plan for plan in plans if not plan.is_needed], []
     if not dry_run:
@@ -107,9 +110,10 @@ def _refuse_without_password(entries: Iterable[Entry]) -> None:
 
 
 async def _plan(
-    passwords: PasswordHasher, existing: Sequence[tuple[Entry, User]], with_passwords: bool, progress: Progress
+    services: Services, existing: Sequence[tuple[Entry, User]], with_passwords: bool, progress: Progress
 ) -> list[_Plan]:
-    data_changes = [_data_changes(entry, user) for entry, user in existing]
+    data_changes = [_data_changes(services.accounts, entry, user) for entry, user in existing]
+    passwords = services.passwords
     has_new = await _have_new_passwords(passwords, existing, progress) if with_passwords else [False] * len(existing)
     return [
         _Plan(entry=entry, user=user, changes=changes, has_new_password=is_new)
@@ -117,14 +121,15 @@ async def _plan(
     ]
 
 
-def _data_changes(entry: Entry, user: User) -> UserChanges:
+def _check(accounts: Accounts, entry: Entry, user: User) -> None:
     try:
-        check_data(
-            user.server_data if entry.server_data is None else entry.server_data,
-            user.client_data if entry.client_data is None else entry.client_data,
-        )
+        accounts.check(with_data(user, server_data=entry.server_data, client_data=entry.client_data))
     except UserDataError as exc:
         raise row_error(entry.line, entry.username, exc) from exc
+
+
+def _data_changes(accounts: Accounts, entry: Entry, user: User) -> UserChanges:
+    _check(accounts, entry, user)
     wanted = UserChanges(server_data=entry.server_data, client_data=entry.client_data, disabled=entry.disabled)
     return drop_unchanged(wanted, user)
 

@@ -24,6 +24,9 @@ EndReason = Literal[
 MAX_USER_AGENT = 256
 MAX_ADDRESS = 64
 
+# More changes than a user will ever see.
+_HIGHEST_VERSION = 10**9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
@@ -258,6 +261,17 @@ class Sessions:
         """Return the sessions of *username*, or of everybody, newest first."""
         return await self._store.list(username=username, live_at=None if include_ended else self._now())
 
+    def check_room(self, user: User) -> None:
+        """
+        Accept a user whose name and data leave room for all else that is in a token.
+
+        Raises:
+            UserDataError: They do not; a login would fail.
+        """
+        # Versions grow, and a user who can log in today has to be able to in years.
+        user = replace(user, version=_HIGHEST_VERSION)
+        self._tokens.check_length(_claims(user, sid="0" * 32, issued_at=self._now(), expires_at=self._now()))
+
     def needs_renewal(self, claims: Claims) -> bool:
         """True once half of the idle time has gone."""
         return claims.expires_at - self._clock.now() < self._idle_timeout / 2
@@ -299,19 +313,23 @@ class Sessions:
                 self._metrics.sessions_ended.labels(event.reason).inc()
 
     def _with_token(self, session: Session, user: User) -> OpenSession:
-        claims = Claims(
-            username=user.username,
-            sid=session.sid,
-            version=user.version,
-            issued_at=self._now(),
-            expires_at=session.token_expires_at,
-            server_data=user.server_data,
-            client_data=user.client_data,
-        )
+        claims = _claims(user, sid=session.sid, issued_at=self._now(), expires_at=session.token_expires_at)
         return OpenSession(session=session, claims=claims, token=self._tokens.issue(claims))
 
     def _now(self) -> int:
         return int(self._clock.now())
+
+
+def _claims(user: User, *, sid: str, issued_at: int, expires_at: int) -> Claims:
+    return Claims(
+        username=user.username,
+        sid=sid,
+        version=user.version,
+        issued_at=issued_at,
+        expires_at=expires_at,
+        server_data=user.server_data,
+        client_data=user.client_data,
+    )
 
 
 def _event(kind: Literal["session.ended", "session.renewed"], session: Session, *, at: int) -> SessionEvent:

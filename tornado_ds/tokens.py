@@ -17,6 +17,9 @@ MAX_TOKEN_BYTES = 4096
 # Browsers drop a cookie whose name and value are longer than that together (RFC 6265bis, section 5.6).
 MAX_ISSUED_BYTES = MAX_TOKEN_BYTES - len("__Host-access_token")
 
+# Of RS256 in base64url; the others are shorter.
+LONGEST_SIGNATURE = 342
+
 _CLAIM_TYPES = {
     "iss": str,
     "aud": str,
@@ -80,24 +83,20 @@ class TokenService:
             UserDataError: The user's name and data make it longer than a cookie may be.
         """
         key = self._keys.signing_key_at(self._clock.now())
-        payload = orjson.dumps(
-            {
-                "iss": self._issuer,
-                "aud": self._audience,
-                "sub": claims.username,
-                "sid": claims.sid,
-                "ver": claims.version,
-                "iat": claims.issued_at,
-                "exp": claims.expires_at,
-                "server_data": dict(claims.server_data),
-                "client_data": dict(claims.client_data),
-            }
-        )
-        message = f"{key.header}.{_encode(payload)}"
+        message = f"{key.header}.{_encode(self._payload(claims))}"
         token = f"{message}.{_encode(key.sign(message.encode()))}"
-        if len(token) > MAX_ISSUED_BYTES:
-            raise UserDataError(f"the token of {claims.username!a} has {len(token)} bytes: give that user less data")
+        _check_length(len(token), claims)
         return token
+
+    def check_length(self, claims: Claims) -> None:
+        """
+        Accept *claims* that fit into a token, whichever algorithm signs it.
+
+        Raises:
+            UserDataError: They make it longer than a cookie may be.
+        """
+        header = self._keys.oldest_key.header
+        _check_length(len(f"{header}.{_encode(self._payload(claims))}.") + LONGEST_SIGNATURE, claims)
 
     def verify(self, token: str) -> Claims:
         """
@@ -118,6 +117,21 @@ class TokenService:
     def is_over(self, expires_at: int) -> bool:
         """True once a token that expires at that moment (seconds) counts no more."""
         return expires_at <= self._clock.now()
+
+    def _payload(self, claims: Claims) -> bytes:
+        return orjson.dumps(
+            {
+                "iss": self._issuer,
+                "aud": self._audience,
+                "sub": claims.username,
+                "sid": claims.sid,
+                "ver": claims.version,
+                "iat": claims.issued_at,
+                "exp": claims.expires_at,
+                "server_data": dict(claims.server_data),
+                "client_data": dict(claims.client_data),
+            }
+        )
 
     def _verified_payload(self, token: str) -> bytes:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
@@ -153,6 +167,14 @@ class TokenService:
             expires_at=given["exp"],
             server_data=given["server_data"],
             client_data=given["client_data"],
+        )
+
+
+def _check_length(length: int, claims: Claims) -> None:
+    if length > MAX_ISSUED_BYTES:
+        raise UserDataError(
+            f"the token of {claims.username!a} would have {length} bytes, and a cookie takes {MAX_ISSUED_BYTES}: "
+            "give that user less data"
         )
 
 

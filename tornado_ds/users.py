@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import orjson
@@ -171,6 +171,17 @@ def check_data(server_data: Mapping[str, Any], client_data: Mapping[str, Any]) -
         raise UserDataError(
             f"server_data and client_data take {size} bytes of JSON, {MAX_DATA_BYTES} fit into a cookie"
         )
+
+
+def with_data(
+    user: User, *, server_data: Mapping[str, Any] | None = None, client_data: Mapping[str, Any] | None = None
+) -> User:
+    """Return *user* with these data; None leaves them as they are."""
+    return replace(
+        user,
+        server_data=user.server_data if server_data is None else server_data,
+        client_data=user.client_data if client_data is None else client_data,
+    )
 
 
 def _is_visible(character: str) -> bool:

@@ -1,4 +1,5 @@
 import json
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError, UserDataError
 from tornado_ds.key_file import add_key, open_key_ring, read_key_ring
 from tornado_ds.keys import Algorithm, KeyRing
-from tornado_ds.tokens import MAX_TOKEN_BYTES, Claims, TokenService
+from tornado_ds.tokens import MAX_ISSUED_BYTES, MAX_TOKEN_BYTES, Claims, TokenService
 
 Forge = Callable[[Payload], object]
 
@@ -414,6 +415,24 @@ def test_issue_refuses_data_when_the_cookie_would_be_too_long(tokens: TokenServi
 
     with pytest.raises(UserDataError, match="alice"):
         tokens.issue(replace(claims, server_data={"a": "x" * (rest + 4)}))
+
+
+def test_check_length_accepts_what_every_algorithm_can_sign(service: TokenService, claims: Claims) -> None:
+    """Whoever fits today fits after a change of the algorithm too."""
+
+    def is_accepted(size: int) -> bool:
+        try:
+            service.check_length(replace(claims, server_data={"a": "x" * size}))
+        except UserDataError:
+            return False
+        return True
+
+    longest = bisect_left(range(4096), True, key=lambda size: not is_accepted(size)) - 1
+    token = service.issue(replace(claims, server_data={"a": "x" * longest}))
+
+    assert 2000 < longest < 3000
+    assert len(token) <= MAX_ISSUED_BYTES
+    assert MAX_ISSUED_BYTES - 4 < len(token) or service.keys.oldest_key.algorithm != "RS256"
 
 
 @given(text=st.text(st.characters(codec=None)))

@@ -420,6 +420,22 @@ def test_seed_writes_nothing_when_one_row_is_bad(
     assert {} == stored(settings)
 
 
+def test_seed_writes_nothing_when_a_token_would_be_too_long(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is added who could not log in."""
+    monkeypatch.setenv("TORNADO_DS_TOKEN__ISSUER", "i" * 128)
+    monkeypatch.setenv("TORNADO_DS_TOKEN__AUDIENCE", "a" * 128)
+    long = {"username": "\u5b57" * 128, "password": PASSWORD, "server_data": {"a": "x" * 2000}}
+    file = write(tmp_path, [{"username": "alice", "password": PASSWORD}, long])
+
+    said = complaint(capsys, str(file))
+
+    assert said.startswith("error: line 1, user '")
+    assert said.endswith("give that user less data")
+    assert {} == stored(settings)
+
+
 def test_update_writes_nothing_when_data_leave_no_room(
     settings: Settings, seed: Seed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

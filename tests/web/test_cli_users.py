@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -507,6 +508,20 @@ def test_remove_asks_first(
     assert last == (output.err.partition("]:")[2] + output.out).strip()
     left = with_services(settings, lambda services: services.users.get("alice"))
     assert (code == 0) == (left is None)
+
+
+@pytest.mark.usefixtures("stdin")
+def test_add_refuses_data_when_the_token_would_be_too_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an issuer takes of a token is gone for the data; somebody who could not log in is not added."""
+    monkeypatch.setenv("TORNADO_DS_TOKEN__ISSUER", "i" * 128)
+    monkeypatch.setenv("TORNADO_DS_TOKEN__AUDIENCE", "a" * 128)
+    data = json.dumps({"a": "x" * 2000})
+
+    said = complaint(capsys, "add", "\u5b57" * 128, "--server-data", data, "--password-stdin")
+
+    assert re.fullmatch(r"error: the token of '.*' would have \d+ bytes, .*: give that user less data", said)
 
 
 @pytest.mark.usefixtures("alice", "stdin")

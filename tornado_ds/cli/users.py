@@ -24,7 +24,7 @@ from tornado_ds.seed import drop_unchanged
 from tornado_ds.seed_entries import with_roles
 from tornado_ds.seed_formats import parse_object
 from tornado_ds.services import Services
-from tornado_ds.users import User, UserChanges, check_data, check_username
+from tornado_ds.users import User, UserChanges, check_username
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Add, show and change users.")
 
@@ -61,9 +61,8 @@ def add(
     server = with_roles(_parse("--server-data", server_data), role) or {}
     client = _parse("--client-data", client_data) or {}
     check_username(name)
-    check_data(server, client)
     _refuse_unless_asked(from_stdin=password_stdin)
-    with_services(lambda services: _refuse_existing(services, name))
+    with_services(lambda services: _check_new(services, User(name, "", server_data=server, client_data=client)))
     password = _read_password(name, from_stdin=password_stdin)
     user = with_services(lambda services: services.accounts.add(name, password, server_data=server, client_data=client))
     _report(user, "{name} was added.", as_json=as_json)
@@ -230,8 +229,9 @@ async def _change(services: Services, name: str, plan: Callable[[User], UserChan
         return user if changes == UserChanges() else await services.accounts.change(user.username, changes)
 
 
-async def _refuse_existing(services: Services, name: str) -> None:
-    if (user := await services.users.get(name)) is not None:
+async def _check_new(services: Services, new: User) -> None:
+    services.accounts.check(new)
+    if (user := await services.users.get(new.username)) is not None:
         fail(f"there is a user {user.username!r} already")
 
 

@@ -10,7 +10,7 @@ import structlog
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_ds.checker import Check
-from tornado_ds.errors import OverloadedError, StorageError, TornadoDSError
+from tornado_ds.errors import OverloadedError, StorageError, TornadoDSError, UserDataError
 from tornado_ds.handlers.access import ID_HEADER, client_address
 from tornado_ds.handlers.headers import HSTS, SECURITY_HEADERS, content_security_policy
 from tornado_ds.services import Services
@@ -218,4 +218,5 @@ def spelled_out(seconds: int) -> str:
 
 
 def _is_our_trouble(exc_info: tuple[object, object, object] | None) -> bool:
-    return exc_info is not None and isinstance(exc_info[1], StorageError | OverloadedError)
+    # Data that no token holds are for the operator to mend, not for the person.
+    return exc_info is not None and isinstance(exc_info[1], StorageError | OverloadedError | UserDataError)

@@ -1,11 +1,14 @@
 """Logging in and out."""
 
 import orjson
+import structlog
 
-from tornado_ds.errors import AuthenticationError, OverloadedError, ThrottledError
+from tornado_ds.errors import AuthenticationError, OverloadedError, ThrottledError, UserDataError
 from tornado_ds.handlers.base import RETRY_AFTER_SECONDS, BaseHandler, spelled_out
 from tornado_ds.handlers.forms import MAX_FIELD_BYTES, UNREADABLE, form_field
 from tornado_ds.throttle import Source
+
+log = structlog.get_logger("login")
 
 MAX_NEXT = 2048
 
@@ -13,6 +16,7 @@ _LIMITS = {"username": MAX_FIELD_BYTES, "password": MAX_FIELD_BYTES, "next": MAX
 
 _WRONG = "The username or the password is not right."
 _BUSY = "Too many people are logging in at this moment. Please try again in a few seconds."
+_TOO_LONG = "There is something wrong with your account on our side. Please tell whoever runs this site."
 _THROTTLED = "There were too many failed logins. Please try again in {}."
 _NOTICES = {"logged-out": "You are logged out."}
 
@@ -64,6 +68,11 @@ class HandleLoginHandler(LoginHandler):
         except OverloadedError:
             self.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
             self._refuse(503, "unavailable", _BUSY, target=target, name=username)
+            return
+        except UserDataError as exc:
+            # Nothing that the person could mend, and no reason to try again.
+            log.error("login failed", reason=str(exc))
+            self._refuse(503, "unavailable", _TOO_LONG, target=target, name=username)
             return
         await self._end_previous_session()
         self.set_session_cookie(opened)
