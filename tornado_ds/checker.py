@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError
-from tornado_ds.keys import KeyRing
 from tornado_ds.loader import UserLoader
 from tornado_ds.snapshot import SessionSnapshot, Standing
 from tornado_ds.tokens import Claims, TokenService
@@ -51,7 +50,7 @@ class Remembered:
     username: str
     version: int
     expires_at: int
-    keys: KeyRing
+    key_edition: int
     edition: int
 
 
@@ -85,7 +84,7 @@ class SessionChecker:
             username=claims.username,
             version=claims.version,
             expires_at=claims.expires_at,
-            keys=self._tokens.keys,
+            key_edition=self._tokens.edition,
             edition=self._snapshot.edition,
         )
 
@@ -93,11 +92,12 @@ class SessionChecker:
         """
         True if *token* counts as it did when it was remembered.
 
-        With other keys than before it is to be checked anew. Ended sessions are
+        Once a key has gone it is to be checked anew; a new one beside the others is
+        no reason, or a rotation would have everybody checked again. Ended sessions are
         refused all the same; the text of the token is not looked at again.
         """
-        snapshot = self._snapshot
-        if token.keys is not self._tokens.keys or self._tokens.is_over(token.expires_at) or not snapshot.is_fresh:
+        snapshot, tokens = self._snapshot, self._tokens
+        if token.key_edition != tokens.edition or tokens.is_over(token.expires_at) or not snapshot.is_fresh:
             return False
         # Nearly always nothing has happened, and then nothing of this token need be fetched from memory.
         if token.edition != snapshot.edition:

@@ -10,7 +10,7 @@ import orjson
 
 from tornado_ds.clock import Clock
 from tornado_ds.errors import ExpiredTokenError, InvalidTokenError, UserDataError
-from tornado_ds.keys import KeyRing
+from tornado_ds.keys import Key, KeyRing
 
 MAX_TOKEN_BYTES = 4096
 
@@ -64,12 +64,17 @@ class TokenService:
         self._clock = clock
         self._issuer = issuer
         self._audience = audience
+        self._by_header: dict[str, Key] = {}
+        # A plain attribute: it is read for every connection.
+        self.edition = 0
         self.use(keys)
 
     def use(self, keys: KeyRing) -> None:
-        """Sign and verify with *keys* from now on."""
+        """Sign and verify with *keys* from now on; `edition` grows if one of those before is not among them."""
+        before, self._by_header = self._by_header, keys.by_header()
         self._keys = keys
-        self._by_header = keys.by_header()
+        if any(self._by_header.get(header) != key for header, key in before.items()):
+            self.edition += 1
 
     @property
     def keys(self) -> KeyRing:
