@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -341,13 +342,25 @@ def webhook_secret(settings: Settings) -> str:
     try:
         make_data_dir(settings)
         if not path.exists():
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32) + "\n")
+            _make_secret(path)
         if path.stat().st_mode & 0o077:
             raise SettingsError(f"{path} can be read by other users: chmod 600 it")
         return check_secret(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as exc:
         raise SettingsError(f"webhook.secret: {path} cannot be used: {exc}") from exc
+
+
+def _make_secret(path: Path) -> None:
+    # Linked into its place when it is whole: of servers that start at the same moment
+    # one makes the secret, and the others read it.
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def make_data_dir(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -400,6 +401,17 @@ def test_webhook_secret_is_made_once_and_kept(tmp_path: Path) -> None:
     assert secret == check_secret(secret)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_webhook_secret_is_one_when_several_start_at_once(tmp_path: Path) -> None:
+    """Nodes whose first start is at the same moment agree on it, and leave nothing else behind."""
+    settings = Settings(data_dir=tmp_path / "var")
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: webhook_secret(settings), range(8)))
+
+    assert len(set(made)) == 1
+    assert ["webhook.secret"] == [file.name for file in settings.data_dir.iterdir()]
 
 
 @pytest.mark.parametrize(
