@@ -136,7 +136,10 @@ class _Section(BaseModel):
 
 
 class TokenSettings(_Section):
-    algorithm: Annotated[Algorithm, Field(description="how tokens are signed")] = "HS256"
+    algorithm: Annotated[
+        Algorithm,
+        Field(description="how tokens are signed: HS256, EdDSA, ES256 or RS256; a change makes everybody log in again"),
+    ] = "HS256"
     issuer: Annotated[str, Field(min_length=1, max_length=128, description="`iss` of every token")] = "tornado_ds"
     audience: Annotated[str, Field(min_length=1, max_length=128, description="`aud` of every token")] = "deepstream"
 
