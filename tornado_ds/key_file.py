@@ -24,24 +24,31 @@ def open_key_ring(path: Path, algorithm: Algorithm, *, now: int) -> KeyRing:
     Raises:
         KeyRingError: The file cannot be read or written, is readable by others, or holds something else.
     """
-    keys = _usable(path, algorithm)
+    keys = _usable(path, _read(path), algorithm)
     if not keys:
         with _locked(path):
             # Another server may have made one meanwhile.
-            keys = _usable(path, algorithm) or [_append(path, algorithm, now=now, signs_from=now)]
+            keys = _usable(path, _read(path), algorithm) or [_append(path, algorithm, now=now, signs_from=now)]
     return KeyRing(keys)
 
 
-def read_key_ring(path: Path, algorithm: Algorithm) -> KeyRing:
+def read_key_ring(path: Path, algorithm: Algorithm, *, in_use: Sequence[Key] = ()) -> KeyRing:
     """
     Return the keys for *algorithm* in the file *path*, and never change it.
 
     Raises:
-        KeyRingError: There is none; or as `open_key_ring` says.
+        KeyRingError: There is none; one that is *in_use* is not there, not even
+            as retired; or as `open_key_ring` says.
     """
-    keys = _usable(path, algorithm)
+    jwks = _read(path)
+    keys = _usable(path, jwks, algorithm)
     if not keys:
         raise KeyRingError(f"{path} {f'holds no key for {algorithm}' if path.exists() else 'is gone'}: restore it")
+    # A key goes by being retired. Without it the file is another one: an old copy, or one
+    # that a command has made while ours was away.
+    kids = {str(jwk.get("kid")) for jwk in jwks}
+    if lost := [key.kid for key in in_use if key.kid not in kids]:
+        raise KeyRingError(f"{path} lacks the key {lost[0]}, which is in use: restore it, or restart to do without")
     return KeyRing(keys)
 
 
@@ -60,7 +67,7 @@ def add_key(path: Path, algorithm: Algorithm, *, now: int, delay: int = SIGNING_
         KeyRingError: As `open_key_ring` says.
     """
     with _locked(path):
-        is_first = not _usable(path, algorithm)
+        is_first = not _usable(path, _read(path), algorithm)
         return _append(path, algorithm, now=now, signs_from=now if is_first else now + delay)
 
 
@@ -90,14 +97,14 @@ def check_retirement(path: Path, kid: str, algorithm: Algorithm, *, now: int) ->
         raise KeyRingError(f"there is no key {kid!a}; `keys list` shows them")
     if key.retired_at is not None:
         raise KeyRingError(f"the key {kid} was retired before")
-    usable = _usable(path, algorithm)
+    usable = _usable(path, _read(path), algorithm)
     if usable and key == KeyRing(usable).signing_key_at(now):
         raise KeyRingError(f"the key {kid} signs: `keys rotate` first, and retire it once the new key signs")
     return key
 
 
-def _usable(path: Path, algorithm: Algorithm) -> list[Key]:
-    keys = [_key(path, jwk) for jwk in _read(path) if jwk.get("retired_at") is None]
+def _usable(path: Path, jwks: Sequence[dict[str, Any]], algorithm: Algorithm) -> list[Key]:
+    keys = [_key(path, jwk) for jwk in jwks if jwk.get("retired_at") is None]
     return [key for key in keys if key.algorithm == algorithm]
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from tornado_ds.errors import KeyRingError
 from tornado_ds.key_file import read_key_ring
-from tornado_ds.keys import Algorithm
+from tornado_ds.keys import Algorithm, KeyRing
 from tornado_ds.tokens import TokenService
 
 log = structlog.get_logger("keys")
@@ -18,7 +18,7 @@ class KeyFollower:
     """
     Looks at the key file once a second, and signs and verifies with what is in it.
 
-    A file that is gone or cannot be used changes nothing, until it can be used again.
+    A file that is gone, or damaged, or another one, changes nothing until it is good again.
     """
 
     INTERVAL_SECONDS = 1.0
@@ -47,7 +47,7 @@ class KeyFollower:
         """Use the keys that are in the file now."""
         try:
             # In a thread: a file on a network can take its time.
-            keys = await asyncio.to_thread(read_key_ring, self._path, self._algorithm)
+            keys = await asyncio.to_thread(self._read)
         except KeyRingError as exc:
             self._complain(str(exc))
             return
@@ -57,6 +57,9 @@ class KeyFollower:
         elif self._problem is not None:
             log.info("key file can be used again")
         self._problem = None
+
+    def _read(self) -> KeyRing:
+        return read_key_ring(self._path, self._algorithm, in_use=self._tokens.keys.keys)
 
     def _complain(self, problem: str) -> None:
         """Say once what is wrong, and not every second."""

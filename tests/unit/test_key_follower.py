@@ -94,6 +94,7 @@ def test_look_takes_over_a_key_that_was_added_and_one_that_was_retired(
         pytest.param(lambda file: file.write_bytes(file.read_bytes()[:-20]), id="half-written"),
         pytest.param(lambda file: file.write_bytes(b'{"keys": []}'), id="no-keys"),
         pytest.param(lambda file: file.write_bytes(b"\xff" * 1000), id="garbage"),
+        pytest.param(lambda file: (file.unlink(), open_key_ring(file, "HS256", now=1)), id="made-anew"),
         pytest.param(lambda file: file.chmod(0o644), id="open-to-others"),
         pytest.param(lambda file: (file.unlink(), file.mkdir(mode=0o700)), id="folder"),
         pytest.param(lambda file: (file.unlink(), file.symlink_to(file)), id="endless-link"),
