@@ -15,6 +15,7 @@ class Plan:
     fault_seconds: float
     kills: int
     stops: int
+    rotations: int
     clients: int
     minutes: float
 
@@ -31,6 +32,7 @@ FULL = Plan(
     fault_seconds=5,
     kills=200,
     stops=50,
+    rotations=20,
     clients=300,
     minutes=30,
 )
@@ -43,6 +45,7 @@ QUICK = Plan(
     fault_seconds=2,
     kills=6,
     stops=3,
+    rotations=2,
     clients=50,
     minutes=1,
 )

@@ -6,7 +6,7 @@ from benchmarks.outcome import Outcome
 from benchmarks.progress import Progress
 from benchmarks.traffic import Place
 from torture.plan import Plan
-from torture.scenarios import bodies, postgresql, sqlite, tokens
+from torture.scenarios import bodies, keys, postgresql, sqlite, tokens
 
 Scenario = Callable[[Place, Plan, Progress], Outcome]
 
@@ -15,4 +15,5 @@ SCENARIOS: dict[str, Scenario] = {
     "bodies": bodies.torment,
     "sqlite": sqlite.torment,
     "postgresql": postgresql.torment,
+    "keys": keys.torment,
 }

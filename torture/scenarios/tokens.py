@@ -63,8 +63,8 @@ def torment(place: Place, plan: Plan, progress: Progress) -> Outcome:
         ],
         notes=[
             f"As many for each of {', '.join(ALGORITHMS)}. Each token is shown to the webhook, as cookie and as"
-            " `authData`, and to `/auth/verify` as cookie if it can stand in a header. The honest token that all are made"
-            " from is accepted by all three, before and after.",
+            " `authData`, and to `/auth/verify` as cookie if it can stand in a header. The honest token that all are"
+            " made from is accepted by all three, before and after.",
         ],
     )
 
