@@ -16,7 +16,7 @@ from tornado_ds.services import Services
 from tornado_ds.users import User, UserChanges, with_data
 
 # Changes are committed so many at a time, and a server that runs meanwhile gets its turn in between:
-# it waits half a second for SQLite's only writer, and asks again in steps of up to a tenth.
+# it waits a second for SQLite's only writer, and asks again in steps of up to a tenth.
 _CHUNK = 20
 _TURN_SECONDS = 0.05
 

@@ -16,7 +16,7 @@ class Plan:
     kills: int
     stops: int
     rotations: int
-    clients: int
+    clock_seconds: float
     minutes: float
 
     def with_changes(self, **changes: Any) -> Self:
@@ -33,7 +33,8 @@ FULL = Plan(
     kills=200,
     stops=50,
     rotations=20,
-    clients=300,
+    # Longer than housekeeping waits until it prunes.
+    clock_seconds=95,
     minutes=30,
 )
 
@@ -46,6 +47,6 @@ QUICK = Plan(
     kills=6,
     stops=3,
     rotations=2,
-    clients=50,
+    clock_seconds=4,
     minutes=1,
 )

@@ -23,7 +23,11 @@ OUR_TROUBLE = 503
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What each of *askers* asks about every *pause* seconds, and the status of the right answer."""
+    """
+    What each of *askers* asks about every *pause* seconds, and the status of the right answer.
+
+    Over the same connection as before, unless it is to be *fresh*.
+    """
 
     name: str
     address: str
@@ -31,6 +35,7 @@ class Question:
     right: int
     pause: float
     askers: int = 1
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +111,9 @@ class Probe:
             except (OSError, TimeoutError):
                 answer, connection = Answer(0), None
             seconds = time.monotonic() - asked
+            if question.is_fresh and connection is not None:
+                connection.close()
+                connection = None
             self.replies.append(Reply(question=question, asked=asked, seconds=seconds, status=answer.status))
             await asyncio.sleep(question.pause)
 

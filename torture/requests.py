@@ -16,11 +16,11 @@ def get_request(path: str, cookie: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode("latin-1")
 
 
-def post_request(path: str, body: bytes, content_type: str, *headers: str) -> bytes:
+def post_request(path: str, body: bytes, content_type: str, *headers: str, host: str = "localhost") -> bytes:
     """Return a request with a body."""
     lines = [
         f"POST {path} HTTP/1.1",
-        "Host: localhost",
+        f"Host: {host}",
         f"Content-Type: {content_type}",
         f"Content-Length: {len(body)}",
         *headers,

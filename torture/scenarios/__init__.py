@@ -6,14 +6,17 @@ from benchmarks.outcome import Outcome
 from benchmarks.progress import Progress
 from benchmarks.traffic import Place
 from torture.plan import Plan
-from torture.scenarios import bodies, keys, postgresql, sqlite, tokens
+from torture.scenarios import bodies, clock, crash, keys, postgresql, slow, sqlite, tokens
 
 Scenario = Callable[[Place, Plan, Progress], Outcome]
 
 SCENARIOS: dict[str, Scenario] = {
     "tokens": tokens.torment,
     "bodies": bodies.torment,
+    "slow": slow.torment,
     "sqlite": sqlite.torment,
     "postgresql": postgresql.torment,
     "keys": keys.torment,
+    "crash": crash.torment,
+    "clock": clock.torment,
 }
