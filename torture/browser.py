@@ -24,16 +24,21 @@ class Browser(Connection):
 
     async def log_in(self, name: str, server: OurServer, *, address: str) -> Answer:
         """Log in as *name*."""
-        return await asyncio.wait_for(self.ask(login_request(name, PASSWORD, server.url, address=address)), 10)
+        return await self._ask(login_request(name, PASSWORD, server.url, address=address))
 
     async def log_out(self, server: OurServer) -> Answer:
         """Log out."""
         headers = [f"Cookie: access_token={self.token}", f"Origin: {server.url}"]
         host = server.url.removeprefix("http://")
         request = post_request("/logout", b"{}", "application/json", *headers, host=host)
-        return await asyncio.wait_for(self.ask(request), 10)
+        return await self._ask(request)
 
     @property
     def sid(self) -> str:
         """The session of the token."""
         return str(json.loads(decode(self.token.split(".")[1]))["sid"])
+
+    async def _ask(self, request: bytes) -> Answer:
+        # Not wait_for, which can lose a cancellation in Python 3.11.
+        async with asyncio.timeout(10):
+            return await self.ask(request)

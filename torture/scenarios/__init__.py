@@ -6,7 +6,7 @@ from benchmarks.outcome import Outcome
 from benchmarks.progress import Progress
 from benchmarks.traffic import Place
 from torture.plan import Plan
-from torture.scenarios import bodies, clock, crash, keys, postgresql, slow, sqlite, tokens
+from torture.scenarios import bodies, clock, crash, keys, postgresql, slow, soak, sqlite, tokens
 
 Scenario = Callable[[Place, Plan, Progress], Outcome]
 
@@ -19,4 +19,5 @@ SCENARIOS: dict[str, Scenario] = {
     "keys": keys.torment,
     "crash": crash.torment,
     "clock": clock.torment,
+    "soak": soak.torment,
 }
