@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench install format clean
+.PHONY: run test bench torture install format clean
 
 run: install
 	@exec $(BIN)/python -m tornado_ds demo
@@ -22,6 +22,10 @@ install: .venv/installed node_modules/.installed
 # make bench ARGS='--quick --only storm'; ARGS=--help says what there is.
 bench: install benchmarks/peers/.venv/installed benchmarks/peers/node_modules/.installed
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# make torture ARGS='--quick --only sqlite'; the half hour of `--only soak` is only run when it is named.
+torture: install
+	@$(BIN)/python -m torture $(ARGS)
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.report import Report, again, table
 from tests.live.servers import ROOT
 
-ORDER = ("tokens", "bodies", "slow", "sqlite", "postgresql", "crash", "stop", "keys", "clock", "soak")
+ORDER = ("tokens", "bodies", "slow", "sqlite", "postgresql", "crash", "stop", "clock", "keys", "soak")
 
 # These are measured by `make bench`.
 QUOTED = ("flood", "restart")
