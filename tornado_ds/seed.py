@@ -17,8 +17,8 @@ from tornado_ds.users import User, UserChanges, with_data
 
 # Changes are committed so many at a time, and a server that runs meanwhile gets its turn in between:
 # it waits a second for SQLite's only writer, and asks again in steps of up to a tenth.
-_CHUNK = 20
-_TURN_SECONDS = 0.05
+CHUNK = 20
+TURN_SECONDS = 0.05
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -160,13 +160,13 @@ async def _write(services: Services, new: Sequence[Entry], plans: Sequence[_Plan
     now = int(services.clock.now())
     if new:
         await services.users.add([_user(entry, hashes[entry.username], now) for entry in new])
-    for start in range(0, len(plans), _CHUNK):
+    for start in range(0, len(plans), CHUNK):
         progress("Changing users", start, len(plans))
         async with services.sessions.transaction():
-            for plan in plans[start : start + _CHUNK]:
+            for plan in plans[start : start + CHUNK]:
                 changes = replace(plan.changes, password_hash=hashes.get(plan.entry.username))
                 await services.accounts.change(plan.user.username, changes)
-        await asyncio.sleep(_TURN_SECONDS)
+        await asyncio.sleep(TURN_SECONDS)
 
 
 def _user(entry: Entry, password_hash: str, now: int) -> User:

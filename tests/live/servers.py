@@ -78,6 +78,11 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def session_cookie(response: Response) -> str:
+    """Return the session's cookie, as it goes into a Cookie header."""
+    return next(cookie for cookie in response.cookies if cookie.startswith("access_token="))
+
+
 class Server:
     """
     A server that runs inside a `with` block, or between `start` and `stop`.
@@ -213,16 +218,20 @@ class AuthServer(Server):
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
-    def log_in(self, username: str, password: str) -> str:
-        """Return the cookie of a new session, ready for a Cookie header."""
-        response = fetch(
+    def send_login(self, username: str, password: str) -> Response:
+        """Return the answer to a login."""
+        return fetch(
             f"{self.url}/handle-login",
             method="POST",
             headers={"Accept": "application/json", "Origin": self.settings["TORNADO_DS_PUBLIC_URL"]},
             body={"username": username, "password": password},
         )
+
+    def log_in(self, username: str, password: str) -> str:
+        """Return the cookie of a new session, ready for a Cookie header."""
+        response = self.send_login(username, password)
         assert response.status == 200, response
-        return next(cookie for cookie in response.cookies if cookie.startswith("access_token="))
+        return session_cookie(response)
 
     def log_out(self, cookie: str) -> None:
         """End the session of *cookie*."""

@@ -1,5 +1,6 @@
 """`keys`: what tokens are signed with, and the change of it."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -18,11 +19,12 @@ from tornado_ds.cli.common import (
 from tornado_ds.clock import SystemClock, iso
 from tornado_ds.key_file import add_key, check_retirement, read_keys, retire_key
 from tornado_ds.keys import Key, KeyRing
+from tornado_ds.seed import CHUNK, TURN_SECONDS
 from tornado_ds.services import Services
 from tornado_ds.sessions import Session
 from tornado_ds.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Show, rotate and retire the keys that sign tokens.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Show, rotate and retire the keys that sign tokens.")
 
 _COLUMNS = ["kid", "algorithm", "state", "created_at", "signs_from", "retired_at"]
 
@@ -91,8 +93,7 @@ def retire(
     async def run(services: Services) -> int:
         sessions = await _signed_by(key, services)
         retire_key(settings.key_file, kid, settings.token.algorithm, now=_now())
-        for session in sessions:
-            await services.sessions.end(session.sid, reason="ended_by_operator")
+        await _end(sessions, services)
         return len(sessions)
 
     ended = with_services(run)
@@ -109,6 +110,14 @@ async def _signed_by(key: Key, services: Services) -> Sequence[Session]:
     if until is None:
         return []
     return [session for session in await services.sessions.list() if key.signs_from <= session.renewed_at < until]
+
+
+async def _end(sessions: Sequence[Session], services: Services) -> None:
+    for start in range(0, len(sessions), CHUNK):
+        async with services.sessions.transaction():
+            for session in sessions[start : start + CHUNK]:
+                await services.sessions.end(session.sid, reason="ended_by_operator")
+        await asyncio.sleep(TURN_SECONDS)
 
 
 def _ask(key: Key, sessions: Sequence[Session]) -> None:

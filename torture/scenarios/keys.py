@@ -34,9 +34,22 @@ def torment(place: Place, plan: Plan, progress: Progress) -> Outcome:
     seen = f"{plan.rotations} rotations, {count(traffic.logins)} logins, {count(traffic.checks)} checks"
     return Outcome(
         title="Rotation of keys",
-        columns=["rotations", "logins", "checks", "wrong answers"],
-        rows=[[str(plan.rotations), count(traffic.logins), count(traffic.checks), str(len(traffic.wrong))]],
-        values={"logins": traffic.logins, "checks": traffic.checks, "wrong": traffic.wrong},
+        columns=["rotations", "logins", "logins turned away with 503", "checks", "checks that failed"],
+        rows=[
+            [
+                str(plan.rotations),
+                count(traffic.logins),
+                count(traffic.turned_away),
+                count(traffic.checks),
+                str(len(traffic.wrong)),
+            ]
+        ],
+        values={
+            "logins": traffic.logins,
+            "turned_away": traffic.turned_away,
+            "checks": traffic.checks,
+            "wrong": traffic.wrong,
+        },
         targets=[
             Target(
                 promise="keys are rotated and retired under load: 0 checks failed",
