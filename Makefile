@@ -15,7 +15,7 @@ test: install
 	$(BIN)/mypy
 	npm run --silent check
 	npm test --silent
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadgroup
 
 install: .venv/installed node_modules/.installed
 

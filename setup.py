@@ -72,6 +72,7 @@ setup(
             # built by setuptools itself since 70.1.
             "pytest>=9.2.0,<10",
             "pytest-tornado>=0.8.1",
+            "pytest-xdist>=3.8.0",
             "setuptools>=70.1,<81",
             "ruff>=0.17.6",
             "types-PyYAML>=6.0.12",

@@ -14,6 +14,13 @@ from tests.postgresql import PostgreSQL, run_server, upgrade_now
 from tornado_ds.settings import PasswordSettings, Settings
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the live tests in one process: they share one deepstream and one browser, and mostly wait for them."""
+    for item in items:
+        if item.nodeid.startswith("tests/live/"):
+            item.add_marker(pytest.mark.xdist_group("live"))
+
+
 @pytest.fixture
 def io_loop() -> Iterator[AsyncIOLoop]:
     """The event loop of one test; pytest-tornado's own makes itself current in a way that Tornado is giving up."""

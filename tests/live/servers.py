@@ -62,7 +62,7 @@ def fetch(url: str, *, method: str = "GET", headers: Mapping[str, str] | None = 
         connection.close()
 
 
-def wait_for(probe: Callable[[], T], *, seconds: float = 20) -> T:
+def wait_for(probe: Callable[[], T], *, seconds: float = 60) -> T:
     """Return the first true value of *probe*, which is asked again and again."""
     deadline = time.monotonic() + seconds
     while not (value := probe()):
