@@ -8,6 +8,8 @@ from typing import Literal
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from tornado_ds.escape import visible
+
 Level = Literal["debug", "info", "warning", "error"]
 
 # Some of what is logged was typed by strangers, who could fill a disk with it.
@@ -65,16 +67,10 @@ def _make_harmless(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     """Cut what is long, and escape what a terminal would obey, or take for another line; a traceback keeps its own."""
     for name, value in event.items():
         if name == "exception":
-            event[name] = "\n".join(map(_visible, value.split("\n")))
+            event[name] = "\n".join(map(visible, value.split("\n")))
         elif isinstance(value, str):
-            event[name] = _visible(value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + "...")
+            event[name] = visible(value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + "...")
     return event
-
-
-def _visible(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _quote_no_request(record: logging.LogRecord) -> bool:
