@@ -26,7 +26,7 @@ FLOORS = [
     {"gate", "housekeeping", "readiness"},
     {"accounts", "checker", "devices", "feed"},
     {"loader", "sessions"},
-    {"key_follower", "snapshot", "throttle"},
+    {"audit", "key_follower", "snapshot", "throttle"},
     {"tokens"},
     {"cookies", "key_file", "metrics", "passwords", "recent", "settings"},
     {"addresses", "keys", "users"},
@@ -35,7 +35,7 @@ FLOORS = [
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # The floors between are not for storage: it is reached by contracts, and knows what they are about.
-STORAGE_KNOWS = {"storage", "sessions", "snapshot", "throttle", "users", "clock", "errors", "resources"}
+STORAGE_KNOWS = {"storage", "audit", "sessions", "snapshot", "throttle", "users", "clock", "errors", "resources"}
 
 HOMES = {
     "alembic": {"storage"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tornado_ds.audit import ANONYMOUS, Actor, Audit, AuditEntry, Event, acting_as
 from tornado_ds.errors import (
     AuthenticationError,
     OverloadedError,
@@ -51,6 +52,7 @@ class Accounts:
         passwords: PasswordHasher,
         throttle: Throttle,
         sessions: Sessions,
+        audit: Audit,
         min_password_length: int,
         metrics: "Metrics",
     ) -> None:
@@ -59,6 +61,7 @@ class Accounts:
         self._crowds: dict[str, _Crowd] = {}
         self._passwords = passwords
         self._sessions = sessions
+        self._audit = audit
         self._min_password_length = min_password_length
         self._metrics = metrics
 
@@ -93,7 +96,7 @@ class Accounts:
         Raises:
             AuthenticationError, ThrottledError, OverloadedError, StorageError: As `authenticate` says.
         """
-        with self._metrics.login():
+        with self._metrics.login(), acting_as(Actor(name=ANONYMOUS, address=address, user_agent=user_agent)):
             async with (
                 self._verified(username, password, source) as (user, attempt, patience),
                 patience.limit(),
@@ -104,8 +107,8 @@ class Accounts:
                 # meanwhile must not get a session that its change did not end.
                 current = await self._users.get(user.username)
                 if current is None or current.is_disabled or _has_new_password(user, current):
-                    raise AuthenticationError("the account was changed during the login")
-                opened = await self._sessions.open(current, address=address, user_agent=user_agent)
+                    raise self._failure(user, "account changed during the login")
+                opened = await self._sessions.open(current, address=address, user_agent=user_agent, is_login=True)
         return opened
 
     async def renew(self, claims: Claims) -> OpenSession:
@@ -142,8 +145,11 @@ class Accounts:
             client_data=client_data or {},
         )
         self.check(user)
-        await self._users.add([user])
-        return await self._existing(username)
+        async with self._sessions.transaction():
+            await self._users.add([user])
+            added = await self._existing(username)
+            await self._audit.record(AuditEntry(event="user.added", username=added.username, detail=_roles(added)))
+        return added
 
     def check(self, user: User) -> None:
         """
@@ -202,6 +208,7 @@ class Accounts:
         """
         async with self._sessions.transaction():
             user = await self._users.remove(username)
+            await self._audit.record(AuditEntry(event="user.removed", username=user.username))
             await self._sessions.end_all(user.username, reason="removed")
         return user
 
@@ -223,10 +230,8 @@ class Accounts:
                 under_way.enter_context(crowd.note())
                 with self._metrics.hashing_seconds.time():
                     is_right = await self._passwords.verify(password, user.password_hash if user else None)
-            if user is not None and not is_right and not is_password_hash(user.password_hash):
-                log.error("password hash cannot be used", username=user.username)
             if user is None or not is_right or user.is_disabled:
-                raise AuthenticationError("the username or the password is not right")
+                raise self._failure(user, _why_not(user, is_right=is_right))
             try:
                 if self._passwords.needs_rehash(user.password_hash):
                     await self._rehash(user, password, patience)
@@ -245,10 +250,11 @@ class Accounts:
             try:
                 async with patience.limit():
                     return await self._throttle.count(username, source, user=user)
-            except ThrottledError:
+            except ThrottledError as exc:
                 if crowd.under_way:
                     await asyncio.wait(crowd.under_way, return_when=asyncio.FIRST_COMPLETED)
                 elif crowd.ended == ended:
+                    self._note("login.throttled", user, f"by {exc.kind}")
                     raise
 
     @contextmanager
@@ -272,12 +278,21 @@ class Accounts:
             self.check(with_data(before, server_data=changes.server_data, client_data=changes.client_data))
         async with self._sessions.transaction():
             user = await self._users.update(username, changes)
+            await self._audit.record(*_changes_of(user, changes))
             if changes.disabled:
                 await self._sessions.end_all(user.username, reason="disabled")
             elif changes.password_hash is not None:
                 await self._sessions.end_all(user.username, reason="password_changed", keep=keep)
             await self._sessions.announce(user)
         return user
+
+    def _failure(self, user: User | None, reason: str) -> AuthenticationError:
+        """Note a failed login, and return the error; the reason is not for whoever tries."""
+        self._note("login.failed", user, reason)
+        return AuthenticationError("the username or the password is not right")
+
+    def _note(self, event: Event, user: User | None, detail: str) -> None:
+        self._audit.note(AuditEntry(event=event, username=None if user is None else user.username, detail=detail))
 
     async def _rehash(self, user: User, password: str, patience: "_Patience") -> None:
         # A legacy hash can be of a password that bcrypt cannot take; it stays.
@@ -304,9 +319,35 @@ class Accounts:
         return user
 
 
+def _why_not(user: User | None, *, is_right: bool) -> str:
+    if user is None:
+        return "unknown name"
+    if is_right:
+        return "account disabled"
+    return "wrong password" if is_password_hash(user.password_hash) else "unusable password hash"
+
+
 def _has_new_password(before: User, now: User) -> bool:
     """True if the password was changed in between; a re-hash of the same one leaves the version alone."""
     return before.version != now.version and before.password_hash != now.password_hash
+
+
+def _changes_of(user: User, changes: UserChanges) -> Iterator[AuditEntry]:
+    """Yield what is to be audited of *changes*, after which *user* is as it is."""
+    if changes.password_hash is not None:
+        yield AuditEntry(event="password.changed", username=user.username)
+    if changes.disabled is not None:
+        yield AuditEntry(event="user.disabled" if changes.disabled else "user.enabled", username=user.username)
+    changed = [name for name in ("server_data", "client_data") if getattr(changes, name) is not None]
+    if changed:
+        detail = ", ".join(changed) + (f"; {roles}" if (roles := _roles(user)) else "")
+        yield AuditEntry(event="user.changed", username=user.username, detail=detail)
+
+
+def _roles(user: User) -> str:
+    """Return the roles of *user* as text; other data can be anything, so they are not written down."""
+    roles = user.server_data.get("roles")
+    return f"roles: {', '.join(map(str, roles))}" if isinstance(roles, list) else ""
 
 
 class _Patience:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tornado_ds.accounts import Accounts
+from tornado_ds.audit import Audit
 from tornado_ds.checker import SessionChecker
 from tornado_ds.clock import Clock, SystemClock
 from tornado_ds.cookies import DeviceCookie, SessionCookie
@@ -24,6 +25,7 @@ from tornado_ds.sessions import Sessions
 from tornado_ds.settings import Settings, make_data_dir, webhook_secret
 from tornado_ds.snapshot import SessionSnapshot
 from tornado_ds.storage import schema
+from tornado_ds.storage.audit import SQLAuditStore
 from tornado_ds.storage.database import COMMAND_SECONDS, SERVER_SECONDS, Database, parse_url, sqlite_url
 from tornado_ds.storage.sql import SQLSessionStore
 from tornado_ds.storage.throttle import SQLThrottleStore
@@ -91,10 +93,12 @@ async def open_services(
         # Workers share the cores.
         threads = max(1, (os.cpu_count() or 1) // settings.workers)
         passwords = PasswordHasher(cost=settings.passwords.bcrypt_cost, threads=threads)
+        services = _connect(settings, clock, database, passwords, secret, keys, Metrics())
         try:
-            yield _connect(settings, clock, database, passwords, secret, keys, Metrics())
+            yield services
         finally:
             passwords.close()
+            await services.audit.close()
 
 
 def _connect(
@@ -110,10 +114,12 @@ def _connect(
     store = SQLSessionStore(database)
     tokens = TokenService(keys, clock=clock, issuer=settings.token.issuer, audience=settings.token.audience)
     snapshot = SessionSnapshot(clock=clock, stale_for=settings.webhook.stale_for)
+    audit = Audit(SQLAuditStore(database), clock=clock, keep=settings.audit.keep)
     sessions = Sessions(
         store,
         tokens=tokens,
         snapshot=snapshot,
+        audit=audit,
         clock=clock,
         idle_timeout=settings.session.idle_timeout,
         absolute_timeout=settings.session.absolute_timeout,
@@ -126,6 +132,7 @@ def _connect(
         passwords=passwords,
         throttle=throttle,
         sessions=sessions,
+        audit=audit,
         min_password_length=settings.passwords.min_length,
         metrics=metrics,
     )
@@ -145,6 +152,7 @@ def _connect(
         users=users,
         passwords=passwords,
         throttle=throttle,
+        audit=audit,
         accounts=accounts,
         tokens=tokens,
         key_follower=KeyFollower(settings.key_file, settings.token.algorithm, tokens=tokens),
@@ -152,7 +160,12 @@ def _connect(
         sessions=sessions,
         feed=Feed(store, snapshot=snapshot, clock=clock),
         housekeeping=Housekeeping(
-            store, throttle=throttle, clock=clock, keep_ended=settings.session.keep_ended, metrics=metrics
+            store,
+            throttle=throttle,
+            audit=audit,
+            clock=clock,
+            keep_ended=settings.session.keep_ended,
+            metrics=metrics,
         ),
         checker=checker,
         cookie=cookie,
@@ -170,9 +183,13 @@ def _connect(
 
 @asynccontextmanager
 async def following(services: Services) -> AsyncIterator[None]:
-    """The feed is read once before, and followed meanwhile, as is the key file; old rows are pruned."""
+    """
+    The feed is read once before, and followed meanwhile, as is the key file.
+
+    What was noted for the audit trail is written, and old rows are pruned.
+    """
     await services.feed.read()
-    workers = (services.feed, services.key_follower, services.housekeeping)
+    workers = (services.feed, services.key_follower, services.audit, services.housekeeping)
     tasks = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         yield

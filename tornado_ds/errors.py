@@ -34,11 +34,12 @@ class AuthenticationError(TornadoDSError):
 
 
 class ThrottledError(TornadoDSError):
-    """Too many failed logins; nothing was tried, come back in *seconds*."""
+    """Too many failed logins of an account, device or address (*kind*); nothing was tried, come back in *seconds*."""
 
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: int, kind: str) -> None:
         super().__init__(f"too many failed logins, try again in {seconds} s")
         self.seconds = seconds
+        self.kind = kind
 
 
 class OverloadedError(TornadoDSError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from tornado_ds.audit import Audit
 from tornado_ds.clock import Clock, SteadyClock
 from tornado_ds.errors import StorageError
 from tornado_ds.sessions import SessionStore
@@ -20,7 +21,7 @@ log = structlog.get_logger("housekeeping")
 
 class Housekeeping:
     """
-    Prunes the feed, the sessions and the failed logins, and counts the sessions that live.
+    Prunes the feed, the sessions, the failed logins and the audit trail, and counts the sessions that live.
 
     Any number of servers may do it at once.
     """
@@ -29,10 +30,18 @@ class Housekeeping:
     INTERVAL_SECONDS = 60
 
     def __init__(
-        self, store: SessionStore, *, throttle: Throttle, clock: Clock, keep_ended: int, metrics: "Metrics"
+        self,
+        store: SessionStore,
+        *,
+        throttle: Throttle,
+        audit: Audit,
+        clock: Clock,
+        keep_ended: int,
+        metrics: "Metrics",
     ) -> None:
         self._store = store
         self._throttle = throttle
+        self._audit = audit
         self._clock = SteadyClock(clock)
         self._keep_ended = keep_ended
         self._metrics = metrics
@@ -79,4 +88,5 @@ class Housekeeping:
     async def _step(self) -> int:
         now = int(self._clock.now())
         pruned = await self._store.prune(events_before=now, sessions_before=now - self._keep_ended, limit=self.STEP)
-        return pruned + await self._throttle.prune(limit=self.STEP)
+        pruned += await self._throttle.prune(limit=self.STEP)
+        return pruned + await self._audit.prune(limit=self.STEP)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import orjson
 
 from tornado_ds.accounts import Accounts
+from tornado_ds.audit import AuditEntry
 from tornado_ds.errors import UserDataError
 from tornado_ds.passwords import MAX_WAITING, PasswordHasher
 from tornado_ds.seed_entries import Entry, row_error
@@ -159,7 +160,10 @@ async def _write(services: Services, new: Sequence[Entry], plans: Sequence[_Plan
     hashes = await _hash_all(services.passwords, secret, progress)
     now = int(services.clock.now())
     if new:
-        await services.users.add([_user(entry, hashes[entry.username], now) for entry in new])
+        async with services.sessions.transaction():
+            await services.users.add([_user(entry, hashes[entry.username], now) for entry in new])
+            # One for all: who they are says the user store, with the time of each.
+            await services.audit.record(AuditEntry(event="users.seeded", detail=f"{len(new)} added"))
     for start in range(0, len(plans), CHUNK):
         progress("Changing users", start, len(plans))
         async with services.sessions.transaction():

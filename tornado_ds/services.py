@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tornado_ds.accounts import Accounts
+from tornado_ds.audit import Audit
 from tornado_ds.checker import SessionChecker
 from tornado_ds.clock import Clock
 from tornado_ds.cookies import SessionCookie
@@ -34,6 +35,7 @@ class Services:
     users: UserStore
     passwords: PasswordHasher
     throttle: Throttle
+    audit: Audit
     accounts: Accounts
     tokens: TokenService
     key_follower: KeyFollower

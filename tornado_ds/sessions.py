@@ -7,8 +7,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from tornado_ds.audit import MAX_ADDRESS, MAX_USER_AGENT, SYSTEM, Audit, AuditEntry, user_actor
 from tornado_ds.clock import Clock
 from tornado_ds.errors import SessionNotFoundError
+from tornado_ds.escape import escaped
 from tornado_ds.snapshot import SessionEvent, SessionSnapshot
 from tornado_ds.tokens import Claims, TokenService
 from tornado_ds.users import User
@@ -20,9 +22,8 @@ EndReason = Literal[
     "logout", "ended_by_user", "ended_by_operator", "password_changed", "disabled", "removed", "replaced"
 ]
 
-# What a client may send is stored and shown, but only so much of it.
-MAX_USER_AGENT = 256
-MAX_ADDRESS = 64
+# Nobody asked for these ends by name: something else that somebody did, and that is audited, led to them.
+_CONSEQUENCES: frozenset[EndReason] = frozenset({"password_changed", "disabled", "removed", "replaced"})
 
 # More changes than a user will ever see.
 _HIGHEST_VERSION = 10**9
@@ -146,6 +147,7 @@ class Sessions:
         *,
         tokens: TokenService,
         snapshot: SessionSnapshot,
+        audit: Audit,
         clock: Clock,
         idle_timeout: int,
         absolute_timeout: int,
@@ -155,6 +157,7 @@ class Sessions:
         self._store = store
         self._tokens = tokens
         self._snapshot = snapshot
+        self._audit = audit
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._absolute_timeout = absolute_timeout
@@ -175,7 +178,7 @@ class Sessions:
         changes = _Changes()
         reset = self._changes.set(changes)
         try:
-            async with self._store.transaction():
+            async with self._audit.transaction(), self._store.transaction():
                 yield
         finally:
             self._changes.reset(reset)
@@ -190,9 +193,12 @@ class Sessions:
         user_agent: str = "",
         lifetime: int | None = None,
         label: str | None = None,
+        is_login: bool = False,
     ) -> OpenSession:
         """
         Open a session for *user*; with *lifetime* (seconds) one that needs no renewal until then.
+
+        It is audited as a login of the user with *is_login*, else as opened by the one who acts.
 
         Raises:
             UserDataError: The user's data make the token longer than a cookie may be.
@@ -207,14 +213,15 @@ class Sessions:
             expires_at=expires_at,
             renewed_at=now,
             token_expires_at=expires_at if lifetime else min(now + self._idle_timeout, expires_at),
-            address=_storable(address, MAX_ADDRESS),
-            user_agent=_storable(user_agent, MAX_USER_AGENT),
+            address=escaped(address, MAX_ADDRESS),
+            user_agent=escaped(user_agent, MAX_USER_AGENT),
             label=label,
         )
         opened = self._with_token(session, user)
         async with self.transaction():
             await self._store.add(session)
             self._changed().opened += 1
+            await self._audit.record(_opening(session, is_login=is_login))
             await self._make_room(session)
         return opened
 
@@ -281,6 +288,7 @@ class Sessions:
         async with self.transaction():
             ended = await self._store.end(at=now, reason=reason, **which)
             await self._record(*(_event("session.ended", session, at=now) for session in ended))
+            await self._audit.record(*(_ending(session, reason) for session in ended))
         return ended
 
     async def _make_room(self, opened: Session) -> None:
@@ -343,6 +351,21 @@ def _event(kind: Literal["session.ended", "session.renewed"], session: Session, 
     )
 
 
-def _storable(text: str, limit: int) -> str:
-    """Return what a database and a terminal can take of *text*, at most *limit* characters."""
-    return "".join(character if character.isprintable() else "?" for character in text[:limit])
+def _opening(session: Session, *, is_login: bool) -> AuditEntry:
+    return AuditEntry(
+        event="login.succeeded" if is_login else "session.opened",
+        username=session.username,
+        sid=session.sid,
+        actor=user_actor(session.username) if is_login else "",
+        detail=session.label or "",
+    )
+
+
+def _ending(session: Session, reason: EndReason) -> AuditEntry:
+    return AuditEntry(
+        event="session.ended",
+        username=session.username,
+        sid=session.sid,
+        actor=SYSTEM if reason in _CONSEQUENCES else "",
+        detail=reason,
+    )

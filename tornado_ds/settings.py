@@ -177,6 +177,10 @@ class WebhookSettings(_Section):
         return value
 
 
+class AuditSettings(_Section):
+    keep: Annotated[Duration, Field(description="how long the audit trail is kept")] = 90 * 86400
+
+
 class PasswordSettings(_Section):
     bcrypt_cost: Annotated[int, Field(ge=4, le=20, description="bcrypt's cost, at least 10")] = 12
     allow_weak_cost: Annotated[bool, Field(description="accept a cost below 10; for tests only")] = False
@@ -239,6 +243,7 @@ class Settings(BaseSettings):
     token: TokenSettings = TokenSettings()
     session: SessionSettings = SessionSettings()
     webhook: WebhookSettings = WebhookSettings()
+    audit: AuditSettings = AuditSettings()
     passwords: PasswordSettings = PasswordSettings()
     trusted_proxies: Annotated[
         tuple[Annotated[str, AfterValidator(_check_network)], ...],

@@ -9,15 +9,11 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal, Protocol
 
-import structlog
-
 from tornado_ds.addresses import network_of
 from tornado_ds.clock import Clock
 from tornado_ds.errors import ThrottledError
 from tornado_ds.keys import KeyRing
 from tornado_ds.users import User, username_key
-
-log = structlog.get_logger("throttle")
 
 # Somebody who tries the passwords they have ever had needs a handful of attempts.
 FREE_FAILURES = 5
@@ -265,8 +261,5 @@ def _forgiven(bucket: Bucket, times: int) -> Bucket:
 def _check(buckets: Sequence[Bucket], now: float) -> None:
     blocked = max(buckets, key=lambda bucket: bucket.wait(now))
     seconds = ceil(blocked.wait(now))
-    if not seconds:
-        return
-    address = next((bucket.key for bucket in buckets if bucket.kind == "address"), None)
-    log.warning("login throttled", by=blocked.kind, username=buckets[0].username, address=address, seconds=seconds)
-    raise ThrottledError(seconds)
+    if seconds:
+        raise ThrottledError(seconds, blocked.kind)

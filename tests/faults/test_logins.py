@@ -60,6 +60,7 @@ def accounts(services: Services, users: FickleStore) -> Accounts:
         passwords=services.passwords,
         throttle=services.throttle,
         sessions=services.sessions,
+        audit=services.audit,
         min_password_length=12,
         metrics=services.metrics,
     )

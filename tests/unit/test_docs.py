@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tornado_ds.audit import EVENTS
 from tornado_ds.settings import default_text, walk_fields
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +16,13 @@ def test_readme_lists_every_setting_with_its_default_and_meaning() -> None:
     rows = [f"| `{key}` | {_code(default_text(field))} | {field.description} |" for key, field in walk_fields()]
 
     assert rows == table
+
+
+def test_audit_page_explains_every_event() -> None:
+    """Whoever finds an event in the audit trail finds out what it means."""
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+
+    assert [event for event in EVENTS if f"`{event}`" not in page] == []
 
 
 def _code(text: str) -> str:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.fakes import ManualClock
 from tornado_ds.accounts import Accounts
+from tornado_ds.audit import Audit
 from tornado_ds.checker import SessionChecker
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import StorageError
@@ -23,7 +24,7 @@ from tornado_ds.metrics import Metrics
 from tornado_ds.passwords import MAX_WAITING, PasswordHasher
 from tornado_ds.sessions import OpenSession, Sessions
 from tornado_ds.snapshot import SessionSnapshot
-from tornado_ds.storage.memory import MemorySessionStore, MemoryThrottleStore, MemoryUserStore
+from tornado_ds.storage.memory import MemoryAuditStore, MemorySessionStore, MemoryThrottleStore, MemoryUserStore
 from tornado_ds.throttle import Throttle
 from tornado_ds.tokens import TokenService
 from tornado_ds.users import User, UserChanges
@@ -141,10 +142,12 @@ async def build(keys: KeyRing, clock: ManualClock, hasher: PasswordHasher, *, cr
     snapshot = SessionSnapshot(clock=clock, stale_for=300)
     snapshot.mark_read()
     metrics = Metrics()
+    audit = Audit(MemoryAuditStore(), clock=clock, keep=86400)
     sessions = Sessions(
         MemorySessionStore(),
         tokens=tokens,
         snapshot=snapshot,
+        audit=audit,
         clock=clock,
         idle_timeout=3600,
         absolute_timeout=86400,
@@ -152,7 +155,13 @@ async def build(keys: KeyRing, clock: ManualClock, hasher: PasswordHasher, *, cr
     )
     throttle = Throttle(MemoryThrottleStore(), keys=lambda: keys, clock=clock)
     accounts = Accounts(
-        users, passwords=hasher, throttle=throttle, sessions=sessions, min_password_length=12, metrics=metrics
+        users,
+        passwords=hasher,
+        throttle=throttle,
+        sessions=sessions,
+        audit=audit,
+        min_password_length=12,
+        metrics=metrics,
     )
     gate = ConnectionGate(
         checker=SessionChecker(tokens=tokens, snapshot=snapshot, users=users),

@@ -4,10 +4,11 @@ import asyncio
 import re
 
 from tests.fakes import ManualClock
+from tornado_ds.audit import Audit
 from tornado_ds.metrics import Metrics
 from tornado_ds.sessions import Sessions
 from tornado_ds.snapshot import SessionSnapshot
-from tornado_ds.storage.memory import MemorySessionStore
+from tornado_ds.storage.memory import MemoryAuditStore, MemorySessionStore
 from tornado_ds.tokens import TokenService
 from tornado_ds.users import User
 
@@ -18,6 +19,7 @@ def test_sid_is_no_option_of_a_command_whatever_it_is_made_of(tokens: TokenServi
         MemorySessionStore(),
         tokens=tokens,
         snapshot=SessionSnapshot(clock=clock, stale_for=300),
+        audit=Audit(MemoryAuditStore(), clock=clock, keep=3600),
         clock=clock,
         idle_timeout=3600,
         absolute_timeout=86400,

@@ -192,7 +192,7 @@ async def test_webhook_gives_an_id_to_logins_only(internal: InternalListener, al
 
     refused = [line for line in lines if line["event"] == "connection refused"]
     assert [True] * 6 + [False] * 2 == ["request_id" in line for line in refused]
-    [throttled] = [line for line in lines if line["event"] == "login throttled"]
+    [throttled] = [line for line in lines if line["event"] == "login.throttled"]
     assert throttled["request_id"] == refused[5]["request_id"]
     assert PASSWORD not in repr(lines)
 

@@ -265,8 +265,8 @@ async def test_login_writes_no_typed_name_anywhere_unless_somebody_has_it(browse
         for name in ("swordfish-in-the-wrong-field", "alice"):
             await fail(browser, 6, name)
 
-    throttled = [line for line in lines if line["event"] == "login throttled"]
-    assert [line["username"] for line in throttled] == [None, "alice"]
+    throttled = [line for line in lines if line["event"] == "login.throttled"]
+    assert [line.get("username") for line in throttled] == [None, "alice"]
     assert "swordfish" not in str(lines)
     assert "swordfish" not in dump(sqlite_file)
     assert WRONG not in dump(sqlite_file) + str(lines)

@@ -9,7 +9,19 @@ import typer
 from typer.exceptions import TyperException
 
 from tornado_ds import __version__
-from tornado_ds.cli import configuration, database, deepstream, demo, keys, seeding, serving, sessions, throttle, users
+from tornado_ds.cli import (
+    audit,
+    configuration,
+    database,
+    deepstream,
+    demo,
+    keys,
+    seeding,
+    serving,
+    sessions,
+    throttle,
+    users,
+)
 from tornado_ds.cli.common import config_file
 from tornado_ds.errors import TornadoDSError
 
@@ -24,6 +36,7 @@ app.command()(seeding.seed)
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(throttle.app, name="throttle")
+app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(configuration.app, name="config")

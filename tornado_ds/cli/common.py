@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pwd
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -14,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tornado_ds.app import open_services, prepare_database
+from tornado_ds.audit import Actor, acting_as
 from tornado_ds.errors import TornadoDSError
 from tornado_ds.logs import configure_logging
 from tornado_ds.services import Services
@@ -46,7 +49,8 @@ def with_services(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
         configure_logging(settings.log_format, level="warning")
         await prepare_database(settings)
         async with open_services(settings, seconds=COMMAND_SECONDS) as services:
-            return await action(services)
+            with acting_as(Actor(name=f"operator:{_login_name()}")):
+                return await action(services)
 
     return asyncio.run(run())
 
@@ -92,6 +96,14 @@ def visible(text: str, escape: Callable[[str], str] = lambda character: ascii(ch
     if text.isprintable() and _can_be_written(text):
         return text
     return "".join(c if c.isprintable() and _can_be_written(c) else escape(c) for c in text)
+
+
+def _login_name() -> str:
+    """Return the name of whoever runs this process; the number, where it has no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _can_be_written(text: str) -> bool:

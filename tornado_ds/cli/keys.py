@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tornado_ds.audit import AuditEntry
 from tornado_ds.cli.common import (
     JsonOption,
     current_settings,
@@ -17,6 +18,7 @@ from tornado_ds.cli.common import (
     with_services,
 )
 from tornado_ds.clock import SystemClock, iso
+from tornado_ds.errors import TornadoDSError
 from tornado_ds.key_file import add_key, check_retirement, read_keys, retire_key
 from tornado_ds.keys import Key, KeyRing
 from tornado_ds.seed import CHUNK, TURN_SECONDS
@@ -64,6 +66,7 @@ def rotate(
     """
     settings = current_settings()
     key = add_key(settings.key_file, settings.token.algorithm, now=_now(), delay=seconds_of(after, least=0))
+    _audit(AuditEntry(event="key.rotated", detail=key.kid))
     if as_json:
         print_json(_row_of(settings, key.kid))
         return
@@ -93,6 +96,7 @@ def retire(
     async def run(services: Services) -> int:
         sessions = await _signed_by(key, services)
         retire_key(settings.key_file, kid, settings.token.algorithm, now=_now())
+        await services.audit.record(AuditEntry(event="key.retired", detail=kid))
         await _end(sessions, services)
         return len(sessions)
 
@@ -101,6 +105,14 @@ def retire(
         print_json({**_row_of(settings, kid), "ended": ended})
     else:
         typer.echo(f"The key {kid} is retired; {_counted(ended)} ended.")
+
+
+def _audit(entry: AuditEntry) -> None:
+    # A key that leaked must be replaced whether or not the database is there.
+    try:
+        with_services(lambda services: services.audit.record(entry))
+    except TornadoDSError as exc:
+        typer.echo(f"warning: this is not in the audit trail: {exc}", err=True)
 
 
 async def _signed_by(key: Key, services: Services) -> Sequence[Session]:

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from tornado_ds.audit import AuditEntry
 from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, with_services
 from tornado_ds.clock import iso
 from tornado_ds.services import Services
-from tornado_ds.throttle import Bucket
+from tornado_ds.throttle import Bucket, Throttle
+from tornado_ds.users import is_username
 
 app = typer.Typer(no_args_is_help=True, help="Show and clear failed logins, which are forgotten after a day.")
 
@@ -51,17 +53,27 @@ def clear(
         fail("name one of: a user, --address ADDRESS, --everybody")
 
     async def run(services: Services) -> int:
-        if user is not None:
-            return await services.throttle.clear_account(user)
-        if address is not None:
-            return await services.throttle.clear_address(address.partition("/")[0])
-        return await services.throttle.clear_all()
+        whose = "everybody" if user is None and address is None else "account" if address is None else address
+        found = await services.users.get(user) if user is not None and is_username(user) else None
+        async with services.sessions.transaction():
+            cleared = await _clear(services.throttle, user, address)
+            name, detail = user if found is None else found.username, f"{cleared} of {whose}"
+            await services.audit.record(AuditEntry(event="throttle.cleared", username=name, detail=detail))
+        return cleared
 
     cleared = with_services(run)
     if as_json:
         print_json({"cleared": cleared})
     else:
         typer.echo(f"Cleared {cleared} counter{'' if cleared == 1 else 's'}.")
+
+
+async def _clear(throttle: Throttle, user: str | None, address: str | None) -> int:
+    if user is not None:
+        return await throttle.clear_account(user)
+    if address is not None:
+        return await throttle.clear_address(address.partition("/")[0])
+    return await throttle.clear_all()
 
 
 def _row(bucket: Bucket, now: float) -> dict[str, Any]:

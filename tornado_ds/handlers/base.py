@@ -9,6 +9,7 @@ import orjson
 import structlog
 from tornado.web import HTTPError, RequestHandler
 
+from tornado_ds.audit import Actor, act_as, user_actor
 from tornado_ds.checker import Check
 from tornado_ds.errors import OverloadedError, StorageError, TornadoDSError, UserDataError
 from tornado_ds.handlers.access import ID_HEADER, client_address
@@ -97,6 +98,17 @@ class BaseHandler(RequestHandler):
             return await self.services.checker.refresh(check.claims)
         return check
 
+    def act_as(self, claims: Claims) -> None:
+        """What this request changes from now on is audited as done by the user of *claims*, from here."""
+        act_as(
+            Actor(
+                name=user_actor(claims.username),
+                sid=claims.sid,
+                address=self.client_address,
+                user_agent=self.request.headers.get("User-Agent", ""),
+            )
+        )
+
     def set_session_cookie(self, opened: OpenSession) -> None:
         """Give the browser the token of *opened*."""
         header = self.services.cookie.set_header(opened.token, expires_at=opened.claims.expires_at)
@@ -177,6 +189,7 @@ class ProtectedHandler(BaseHandler):
             self._turn_away(check)
             return
         self.claims = check.claims
+        self.act_as(self.claims)
         if self.request.method == "GET" and self.is_page_request and self.services.sessions.needs_renewal(self.claims):
             await self._renew_quietly()
 

@@ -74,6 +74,7 @@ class HandleLoginHandler(LoginHandler):
             log.error("login failed", reason=str(exc))
             self._refuse(503, "unavailable", _TOO_LONG, target=target, name=username)
             return
+        self.act_as(opened.claims)
         await self._end_previous_session()
         self.set_session_cookie(opened)
         self.add_header("Set-Cookie", self.services.devices.remember(cookies, opened.claims.username))
@@ -108,6 +109,7 @@ class LogoutHandler(BaseHandler):
     async def post(self) -> None:
         check = await self.check_session()
         if check.claims is not None:
+            self.act_as(check.claims)
             await self.services.sessions.end(check.claims.sid, reason="logout")
         self.clear_session_cookie()
         # No form sends JSON, but deepstream does: with its webhook set to this

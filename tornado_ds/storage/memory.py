@@ -1,10 +1,11 @@
-"""Users, sessions, the change feed and failed logins in memory: for tests, and for a server that may forget."""
+"""Everything that is stored, in memory: for tests, and for a server that may forget."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import islice
 
+from tornado_ds.audit import AuditEntry, Event
 from tornado_ds.clock import Clock, SystemClock
 from tornado_ds.errors import UserExistsError, UserNotFoundError
 from tornado_ds.sessions import Session
@@ -203,3 +204,36 @@ class MemoryThrottleStore:
         for key in keys:
             del self._buckets[key]
         return len(keys)
+
+
+class MemoryAuditStore:
+    """Entries in a list; a transaction is one step of the event loop here, and nothing rolls back."""
+
+    def __init__(self) -> None:
+        self._entries: list[AuditEntry] = []
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+    async def add(self, entries: Sequence[AuditEntry]) -> None:
+        self._entries += entries
+
+    async def list(
+        self, *, username: str | None = None, since: int = 0, events: Collection[Event] = (), limit: int
+    ) -> Sequence[AuditEntry]:
+        matching = (
+            entry
+            for entry in reversed(self._entries)
+            if entry.created_at >= since
+            and username in (None, entry.username)
+            and (not events or entry.event in events)
+        )
+        return list(islice(matching, limit))
+
+    async def prune(self, *, before: int, events: Collection[Event], keep: int, limit: int) -> int:
+        old = [number for number, entry in enumerate(self._entries) if entry.created_at < before]
+        of_events = [number for number, entry in enumerate(self._entries) if entry.event in events]
+        over = (old or of_events[: max(len(of_events) - keep, 0)])[:limit]
+        self._entries = [entry for number, entry in enumerate(self._entries) if number not in over]
+        return len(over)

@@ -3,7 +3,7 @@
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 # The newest of the migrations that make these tables.
-REVISION = "0002"
+REVISION = "0003"
 
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_name)s"},
@@ -76,4 +76,22 @@ session_events = Table(
     Index(None, "username"),
     # Numbers of pruned events must not be given out again.
     sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("username", Text),
+    Column("actor", Text, nullable=False),
+    Column("sid", Text),
+    Column("address", Text, nullable=False),
+    Column("user_agent", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Index(None, "created_at"),
+    Index(None, "username", "id"),
+    Index(None, "event", "id"),
 )
