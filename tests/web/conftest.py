@@ -1,6 +1,5 @@
 """A real server on a free port for each test, over an SQLite database of its own, with one user: alice."""
 
-import logging
 import pty
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from tornado.httpclient import AsyncHTTPClient
 from tornado.platform.asyncio import AsyncIOLoop
 
@@ -95,15 +93,12 @@ def alices(io_loop: AsyncIOLoop, new_browser: NewBrowser, alice: User) -> Browse
 
 
 @pytest.fixture
-def command_settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings in the environment, where commands find them; logging is as before once they have run."""
+def command_settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings in the environment, where commands find them."""
     monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(sqlite_file.parent))
     monkeypatch.setenv("TORNADO_DS_PASSWORDS__BCRYPT_COST", "4")
     monkeypatch.setenv("TORNADO_DS_PASSWORDS__ALLOW_WEAK_COST", "true")
-    handlers = logging.getLogger().handlers[:]
-    yield Settings()
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+    return Settings()
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """`sessions list`, `end` and `open`, beside a server or without one."""
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import structlog
 
 from tests.live.servers import AuthServer, fetch, wait_for
 from tests.postgresql import run_now
@@ -22,15 +20,6 @@ T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Commands configure the log; afterwards it is as before."""
-    handlers = logging.getLogger().handlers[:]
-    yield
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
 
 
 @pytest.fixture

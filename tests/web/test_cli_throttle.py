@@ -1,13 +1,10 @@
 """`throttle list` and `throttle clear`, beside a server or without one."""
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from tests.postgresql import run_now
 from tornado_ds import cli
@@ -17,7 +14,7 @@ from tornado_ds.throttle import Source
 
 
 @pytest.fixture
-def settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings in the environment, where commands find them."""
     variables = {
         "DATA_DIR": str(sqlite_file.parent),
@@ -27,10 +24,7 @@ def settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Set
     }
     for name, value in variables.items():
         monkeypatch.setenv(f"TORNADO_DS_{name}", value)
-    handlers = logging.getLogger().handlers[:]
-    yield Settings()
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+    return Settings()
 
 
 @pytest.fixture(autouse=True)
