@@ -3,12 +3,19 @@
 from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+# Stands for the address of a peer on a unix socket, which has none, and among trusted
+# proxies for all of them.
+UNIX = "unix"
+
 
 class TrustedProxies:
-    """The proxies whose X-Forwarded-For is believed."""
+    """The proxies whose X-Forwarded-For is believed: addresses, networks, and `unix`."""
 
     def __init__(self, networks: Collection[str]) -> None:
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(network) for network in networks]
+        self._trusts_unix = UNIX in networks
+        self._networks: list[IPv4Network | IPv6Network] = [
+            ip_network(network) for network in networks if network != UNIX
+        ]
 
     def client_address(self, peer: str, forwarded_for: str | None) -> str:
         """
@@ -26,6 +33,8 @@ class TrustedProxies:
 
     def trusts(self, address: str) -> bool:
         """True if *address* is one of them."""
+        if address == UNIX:
+            return self._trusts_unix
         return _is_address(address) and any(ip_address(address) in network for network in self._networks)
 
 

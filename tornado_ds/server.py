@@ -6,52 +6,30 @@ import gc
 import os
 import resource
 import signal
-import socket
 import tempfile
 import time
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import structlog
 import uvloop
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
 
+from tornado_ds.addresses import UNIX
 from tornado_ds.app import following, open_services, prepare_database
-from tornado_ds.errors import SettingsError
-from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
+from tornado_ds.handlers.routes import make_app, make_internal_app
 from tornado_ds.key_file import open_key_ring
-from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
-from tornado_ds.llhttp.server import BACKLOG
-from tornado_ds.llhttp.server import Server as LLHTTPServer
+from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.services import Services
-from tornado_ds.settings import Address, Settings, webhook_secret
+from tornado_ds.settings import Settings, UnixAddress, webhook_secret
+from tornado_ds.sockets import Sockets, open_sockets
 from tornado_ds.workers import Workers
 
 log = structlog.get_logger("server")
 
-DRAIN_SECONDS = 5.0
 OBSERVE_SECONDS = 0.25
 
 # prometheus_client, when it is imported, looks here whether processes add up their figures.
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-
-
-@dataclass(frozen=True, slots=True)
-class Sockets:
-    """What a server listens on, bound before there are workers, so that all of them share it."""
-
-    public: Sequence[socket.socket]
-    internal: Sequence[socket.socket]
-
-    def close(self) -> None:
-        """Close this process's hold on them."""
-        for sock in (*self.public, *self.internal):
-            sock.close()
 
 
 def run(settings: Settings) -> None:
@@ -62,18 +40,13 @@ def run(settings: Settings) -> None:
         TornadoDSError: It cannot start; the text says what to do.
     """
     _raise_descriptor_limit()
+    _warn(settings)
     asyncio.run(prepare_database(settings))
-    sockets = Sockets(
-        public=listen_on(settings.listen, key="listen"),
-        internal=listen_on(settings.internal_listen, key="internal_listen"),
-    )
-    try:
+    with open_sockets(settings) as sockets:
         if settings.workers == 1:
             uvloop.run(serve(settings, sockets))
         else:
             _run_workers(settings, sockets)
-    finally:
-        sockets.close()
 
 
 async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = None) -> None:
@@ -111,98 +84,10 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
         loop.remove_reader(orphaned)
 
 
-def listen_on(address: Address, *, key: str) -> Sequence[socket.socket]:
-    """
-    Return sockets that are bound to *address*.
-
-    Raises:
-        SettingsError: That is not possible; the text names the setting *key*.
-    """
-    try:
-        return bind_sockets(address.port, address.host, backlog=BACKLOG)
-    except OSError as exc:
-        raise SettingsError(f"{key}: cannot listen on {address}: {exc.strerror}") from exc
-
-
-class Listener(ABC):
-    """Sockets and the application that answers there, within the limits of a server on the open Internet."""
-
-    def __init__(self, app: WebApplication, sockets: Sequence[socket.socket]) -> None:
-        self._app = app
-        self._sockets = list(sockets)
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return int(self._sockets[0].getsockname()[1])
-
-    @property
-    @abstractmethod
-    def connections(self) -> int:
-        """How many connections are open."""
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Accept connections."""
-
-    @abstractmethod
-    async def drain(self) -> None:
-        """Accept no more, answer what was asked, close."""
-
-
-class PublicListener(Listener):
-    """Tornado's own server."""
-
-    @property
-    def connections(self) -> int:
-        return self._server.connections
-
-    async def start(self) -> None:
-        self._server = _TornadoServer(
-            self._app,
-            idle_connection_timeout=10,
-            body_timeout=5,
-            max_header_size=MAX_HEAD_BYTES,
-            # Bodies are bounded by the application, which can say so kindly.
-            max_body_size=2**62,
-        )
-        self._server.add_sockets(self._sockets)
-
-    async def drain(self) -> None:
-        self._server.stop()
-        self._server.conn_params.no_keep_alive = True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._app.in_flight.wait_until_none(), DRAIN_SECONDS)
-        await self._server.close_all_connections()
-
-
-class InternalListener(Listener):
-    """Our server on llhttp, with a short way for `/check-token`."""
-
-    @property
-    def connections(self) -> int:
-        return self._server.connections
-
-    async def start(self) -> None:
-        self._server = LLHTTPServer(self._app)
-        await self._server.start(self._sockets)
-
-    async def drain(self) -> None:
-        await self._server.drain(DRAIN_SECONDS)
-
-
-class _TornadoServer(HTTPServer):
-    """Counts its connections."""
-
-    connections = 0
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        self.connections += 1
-        super().handle_stream(stream, address)
-
-    def on_close(self, server_conn: object) -> None:
-        self.connections -= 1
-        super().on_close(server_conn)
+def _warn(settings: Settings) -> None:
+    """Log what can be meant so, but seldom is."""
+    if isinstance(settings.listen, UnixAddress) and UNIX not in settings.trusted_proxies:
+        log.warning("failed logins of everybody count as one address: add `unix` to trusted_proxies")
 
 
 def _spare_the_collector() -> None:

@@ -32,6 +32,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as SourceError
 
+from tornado_ds.addresses import UNIX
 from tornado_ds.errors import SettingsError
 from tornado_ds.keys import Algorithm
 
@@ -48,6 +49,9 @@ MAX_DURATION = 3650 * 86400
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TELLTALE = re.compile(r"change.?me|example|secret|password|abrakadabra", re.IGNORECASE)
+_UNIX_PREFIX = "unix:"
+# What the kernel has room for, with a zero at the end.
+_MAX_UNIX_PATH = 107
 _SECRET = re.compile(r"[A-Za-z0-9._~-]{24,}")
 
 
@@ -59,6 +63,15 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class UnixAddress(NamedTuple):
+    """Where to listen on a unix socket."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{_UNIX_PREFIX}{self.path}"
 
 
 def parse_duration(value: object) -> object:
@@ -75,12 +88,20 @@ def _check_duration(value: object) -> object:
 
 
 def _parse_address(value: object) -> object:
-    if isinstance(value, Address):
+    if isinstance(value, Address | UnixAddress):
         return value
+    if isinstance(value, str) and value.startswith(_UNIX_PREFIX):
+        return _parse_unix_address(value.removeprefix(_UNIX_PREFIX))
     host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("write host:port, such as 127.0.0.1:8000")
+        raise ValueError("write host:port, such as 127.0.0.1:8000, or unix: and the path of a socket")
     return Address(host.strip("[]"), int(port))
+
+
+def _parse_unix_address(path: str) -> UnixAddress:
+    if not path or "\0" in path or len(os.fsencode(path)) > _MAX_UNIX_PATH:
+        raise ValueError(f"write a path of at most {_MAX_UNIX_PATH} bytes, such as unix:/run/tornado_ds/public.sock")
+    return UnixAddress(Path(path))
 
 
 def _split_at_commas(value: object) -> object:
@@ -115,7 +136,7 @@ def _check_script(value: str) -> str:
 
 
 def _check_network(value: str) -> str:
-    return str(ip_network(value, strict=False))
+    return value if value == UNIX else str(ip_network(value, strict=False))
 
 
 def _refuse_empty(value: object) -> object:
@@ -126,8 +147,8 @@ def _refuse_empty(value: object) -> object:
 
 
 Duration = Annotated[int, BeforeValidator(_check_duration), Field(gt=0, le=MAX_DURATION, strict=True)]
-Folder = Annotated[Path, BeforeValidator(_refuse_empty)]
-Listen = Annotated[Address, NoDecode, BeforeValidator(_parse_address)]
+PathText = Annotated[Path, BeforeValidator(_refuse_empty)]
+Listen = Annotated[Address | UnixAddress, NoDecode, BeforeValidator(_parse_address)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 
 
@@ -219,7 +240,7 @@ class Settings(BaseSettings):
         BeforeValidator(_split_at_commas),
         Field(description="origins whose pages may connect with the cookie; default: that of `public_url`"),
     ] = ()
-    data_dir: Annotated[Folder, Field(description="folder of keys, secret and the embedded database")] = Path("var")
+    data_dir: Annotated[PathText, Field(description="folder of keys, secret and the embedded database")] = Path("var")
     database_url: Annotated[
         SecretStr | None,
         BeforeValidator(_refuse_empty),
@@ -229,7 +250,7 @@ class Settings(BaseSettings):
         str, Field(min_length=1, description="`sqlalchemy`, `memory`, an entry point, or a dotted path")
     ] = "sqlalchemy"
     webapp_dir: Annotated[
-        Folder | None, Field(description="folder served at `/` behind the login; default: a demo page")
+        PathText | None, Field(description="folder served at `/` behind the login; default: a demo page")
     ] = None
     deepstream_url: Annotated[
         str, AfterValidator(_check_websocket_url), Field(description="where browsers reach deepstream")
@@ -249,7 +270,7 @@ class Settings(BaseSettings):
         tuple[Annotated[str, AfterValidator(_check_network)], ...],
         NoDecode,
         BeforeValidator(_split_at_commas),
-        Field(description="addresses or networks whose X-Forwarded-For is believed"),
+        Field(description="addresses or networks whose X-Forwarded-For is believed; `unix` for a unix socket"),
     ] = ()
     workers: Annotated[int, Field(ge=1, le=64, description="how many processes share the ports")] = 1
     log_format: Annotated[Literal["console", "json"], Field(description="how the log is written")] = "console"
@@ -456,7 +477,7 @@ def _value_of(settings: Settings, key: str) -> object:
 
 
 def _as_text(value: object) -> str:
-    if isinstance(value, Address):
+    if isinstance(value, Address | UnixAddress):
         return str(value)
     if isinstance(value, tuple):
         return ", ".join(value)

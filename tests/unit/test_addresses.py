@@ -32,7 +32,8 @@ NETWORKS = ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8", "::1/128"]
         pytest.param("2001:db8::7", "fd00::1", "1.2.3.4, 2001:db8::7, 10.0.0.1", id="both-kinds"),
         pytest.param("::1", "::1", "[2001:db8::7]:443", id="stops-at-brackets"),
         pytest.param("2001:db8::1", "2001:db8::1", "198.51.100.1", id="ipv6-stranger"),
-        pytest.param("0.0.0.0", "0.0.0.0", "198.51.100.1", id="unix-socket"),
+        pytest.param("unix", "unix", "198.51.100.1", id="unix-socket"),
+        pytest.param("10.0.0.1", "10.0.0.1", "198.51.100.1, unix", id="stops-at-the-word-for-unix-sockets"),
         pytest.param("", "", "198.51.100.1", id="no-peer"),
     ],
 )
@@ -54,3 +55,11 @@ def test_client_address_is_an_address_whatever_the_header(peer: str, forwarded_f
     address = TrustedProxies(["0.0.0.0/1", "::/1"]).client_address(peer, forwarded_for)
 
     assert ip_address(address)
+
+
+def test_client_address_comes_through_a_unix_socket_when_that_is_trusted() -> None:
+    """Peers without an address are a kind of their own, which `unix` stands for."""
+    proxies = TrustedProxies(["unix"])
+
+    assert proxies.client_address("unix", "1.2.3.4, 198.51.100.1") == "198.51.100.1"
+    assert proxies.client_address("127.0.0.1", "198.51.100.1") == "127.0.0.1"

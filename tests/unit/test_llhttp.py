@@ -95,7 +95,7 @@ class Pipe(asyncio.Transport):
     """Keeps what is written, and knows what it was told."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"peername": ("127.0.0.1", 1)})
         self.written = bytearray()
         self.is_paused = False
         self.is_shut = False

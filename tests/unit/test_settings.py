@@ -11,6 +11,7 @@ from tornado_ds.errors import SettingsError
 from tornado_ds.settings import (
     Address,
     Settings,
+    UnixAddress,
     check_secret,
     flatten,
     load_settings,
@@ -193,6 +194,15 @@ def test_load_settings_reads_every_key_from_the_environment(monkeypatch: pytest.
     assert STRONG not in repr(load_settings())
 
 
+def test_load_settings_reads_unix_sockets(write: Write) -> None:
+    """Either listener can be a unix socket, and is shown as it was written."""
+    settings = load_settings(write("listen: unix:/run/a.sock\ninternal_listen: unix:b.sock\ntrusted_proxies: unix\n"))
+
+    assert UnixAddress(Path("/run/a.sock")) == settings.listen
+    assert flatten(settings)["internal_listen"] == "unix:b.sock"
+    assert settings.trusted_proxies == ("unix",)
+
+
 def test_allowed_origins_follow_public_url_when_they_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one origin that surely needs access has it."""
     monkeypatch.setenv("TORNADO_DS_PUBLIC_URL", "https://app.example.com")
@@ -213,6 +223,8 @@ def test_allowed_origins_follow_public_url_when_they_are_not_set(monkeypatch: py
         pytest.param("listen", "listen: localhost:http", id="named-port"),
         pytest.param("listen", "listen: localhost:65536", id="port-too-high"),
         pytest.param("listen", "listen: [127.0.0.1, 8000]", id="address-array"),
+        pytest.param("listen", "listen: 'unix:'", id="unix-without-path"),
+        pytest.param("listen", f"listen: unix:/{'a' * 107}", id="unix-path-too-long"),
         pytest.param("public_url", "public_url: app.example.com", id="url-without-scheme"),
         pytest.param("public_url", "public_url: ftp://app.example.com", id="url-of-another-scheme"),
         pytest.param("public_url", "public_url: https://app.example.com/auth", id="url-with-path"),

@@ -16,9 +16,10 @@ from tests.web.test_framing import AUTHORIZATION, JSON, PLAIN
 from tests.web.wire import Answer, Wire, get, post
 from tornado_ds.handlers.base import BaseHandler
 from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
-from tornado_ds.server import InternalListener, listen_on
+from tornado_ds.listeners import InternalListener
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, WebhookSettings
+from tornado_ds.sockets import listen_on
 from tornado_ds.users import User
 
 ID = "0123456789abcdef-from.the_proxy"

@@ -17,10 +17,11 @@ from tests.web.wire import Answer, Wire, get, post
 from tornado_ds.gate import MAX_BODY_BYTES
 from tornado_ds.handlers.base import BaseHandler
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication, make_app, make_internal_app
+from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.llhttp.server import Limits, Server
-from tornado_ds.server import InternalListener, Listener, PublicListener, listen_on
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, WebhookSettings
+from tornado_ds.sockets import listen_on
 from tornado_ds.users import User
 
 AUTHORIZATION = "Authorization: Basic " + base64.b64encode(f"deepstream:{SECRET}".encode()).decode()

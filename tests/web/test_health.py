@@ -17,10 +17,12 @@ from tests.fakes import ManualClock
 from tests.web.wire import Answer, Wire, get
 from tornado_ds.app import open_services
 from tornado_ds.handlers.routes import make_internal_app
+from tornado_ds.listeners import InternalListener
 from tornado_ds.readiness import KEEP_SECONDS
-from tornado_ds.server import InternalListener, Sockets, listen_on, serve
+from tornado_ds.server import serve
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, Settings
+from tornado_ds.sockets import Sockets, listen_on
 
 LOCAL = Address("127.0.0.1", 0)
 

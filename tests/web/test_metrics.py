@@ -16,9 +16,10 @@ from tests.web.test_health import LOCAL, until_ready
 from tests.web.wire import Wire, get, post
 from tornado_ds.errors import OverloadedError
 from tornado_ds.metrics import Metrics
-from tornado_ds.server import Sockets, listen_on, serve
+from tornado_ds.server import serve
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings
+from tornado_ds.sockets import Sockets, listen_on
 from tornado_ds.users import User
 
 pytestmark = pytest.mark.gen_test(timeout=20)

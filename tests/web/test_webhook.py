@@ -10,10 +10,11 @@ from tornado.platform.asyncio import AsyncIOLoop
 from tests.web.browser import PASSWORD, Browser, json_of
 from tests.web.conftest import SECRET
 from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
-from tornado_ds.server import InternalListener, listen_on
+from tornado_ds.listeners import InternalListener
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
 from tornado_ds.settings import Address, WebhookSettings
+from tornado_ds.sockets import listen_on
 from tornado_ds.users import User
 
 AUTHORIZATION = "Basic " + b64encode(f"deepstream:{SECRET}".encode()).decode()

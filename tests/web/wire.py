@@ -1,8 +1,10 @@
 """A client that sends octets as they are, and reads what a server makes of them."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 
@@ -16,13 +18,21 @@ class Answer:
 
 
 class Wire:
-    """One connection to 127.0.0.1, used as a context manager."""
+    """One connection to a port of 127.0.0.1, or to a unix socket, used as a context manager."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, address: int | Path, *, tls: ssl.SSLContext | None = None) -> None:
+        self._address = address
+        self._tls = tls
 
     async def __aenter__(self) -> "Wire":
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+        if isinstance(self._address, Path):
+            self.reader, self.writer = await asyncio.open_unix_connection(self._address)
+        else:
+            # The name that is in the tests' certificates; addresses are never looked up.
+            name = "localhost" if self._tls else None
+            self.reader, self.writer = await asyncio.open_connection(
+                "127.0.0.1", self._address, ssl=self._tls, server_hostname=name
+            )
         return self
 
     async def __aexit__(

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from tornado_ds.cli.common import current_settings
+from tornado_ds.errors import SettingsError
 from tornado_ds.resources import resource
-from tornado_ds.settings import Address, variable_of, webhook_secret
+from tornado_ds.settings import Address, UnixAddress, variable_of, webhook_secret
 
 # deepstream puts the value of an environment variable in the place of ${NAME}.
 _SECRET_BY_NAME = f"${{{variable_of('webhook.secret')}}}"
@@ -81,7 +82,14 @@ def deepstream_config(
     typer.echo(text, nl=False)
 
 
-def reachable(address: Address) -> Address:
-    """Return the address that a neighbour connects to when we listen on *address*."""
+def reachable(address: Address | UnixAddress) -> Address:
+    """
+    Return the address that a neighbour connects to when we listen on *address*.
+
+    Raises:
+        SettingsError: It is a unix socket, which deepstream's HTTP client does not know.
+    """
+    if isinstance(address, UnixAddress):
+        raise SettingsError(f"internal_listen: deepstream cannot connect to {address}; give it host:port")
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
     return Address(own.get(address.host, address.host), address.port)

@@ -53,7 +53,7 @@ async def _run(settings: Settings, passwords: dict[str, str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    programs = [Program("the auth server", _serve_command(), settings.listen)]
+    programs = [Program("the auth server", _serve_command(), reachable(settings.internal_listen))]
     deepstream = _deepstream(settings)
     if deepstream is not None:
         programs.append(deepstream)

@@ -9,7 +9,7 @@ import structlog
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPServerRequest
 from tornado.web import RequestHandler
 
-from tornado_ds.addresses import TrustedProxies
+from tornado_ds.addresses import UNIX, TrustedProxies
 
 log = structlog.get_logger("access")
 
@@ -41,7 +41,9 @@ def new_id() -> str:
 
 def peer_of(connection: HTTPConnection) -> str:
     """Return the address at the other end of *connection*."""
-    return str(connection.context.remote_ip)  # type: ignore[attr-defined]
+    address = str(connection.context.remote_ip)  # type: ignore[attr-defined]
+    # What Tornado says of peers on a unix socket; no real peer has that address.
+    return UNIX if address == "0.0.0.0" else address  # noqa: S104
 
 
 def client_address(request: HTTPServerRequest, proxies: TrustedProxies) -> str:

@@ -1,6 +1,7 @@
 """One connection to the internal listener, as an asyncio protocol."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -10,6 +11,7 @@ from typing import Protocol, cast
 import structlog
 from tornado.iostream import StreamClosedError
 
+from tornado_ds.addresses import UNIX
 from tornado_ds.errors import FramingError
 from tornado_ds.gate import ConnectionGate, Verdict
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication
@@ -324,7 +326,11 @@ class Connection(asyncio.Protocol):
     @property
     def _peer(self) -> Peer:
         peer = self._transport.get_extra_info("peername")
-        return Peer(str(peer[0]) if peer else "")
+        if peer:
+            return Peer(str(peer[0]))
+        # Not whoever has no address any more, because it is gone.
+        is_unix = self._transport.get_extra_info("socket").family == socket.AF_UNIX
+        return Peer(UNIX if is_unix else "")
 
     # Going on, and ending
 

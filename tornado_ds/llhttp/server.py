@@ -70,8 +70,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._tick()
         for sock in sockets:
-            server = await self._loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
-            self._listening.append((sock, server))
+            listen = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
+            self._listening.append((sock, await listen(self._connection, sock=sock, backlog=BACKLOG)))
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, answer what was asked within *seconds*, close."""
