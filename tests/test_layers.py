@@ -18,7 +18,7 @@ FLOORS = [
     {"seed_formats"},
     {"server"},
     {"app", "listeners", "logs", "workers"},
-    {"sockets", "stores"},
+    {"sockets", "stores", "tls"},
     {"storage"},
     {"llhttp"},
     {"handlers"},

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from tornado.iostream import IOStream
 
 from tornado_ds.handlers.routes import WebApplication
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
+from tornado_ds.llhttp.server import Limits
 from tornado_ds.llhttp.server import Server as LLHTTPServer
 
 DRAIN_SECONDS = 5.0
@@ -44,21 +46,38 @@ class Listener(ABC):
 
 
 class PublicListener(Listener):
-    """Tornado's own server."""
+    """Tornado's own server, with TLS if *tls* is given."""
+
+    def __init__(
+        self,
+        app: WebApplication,
+        sockets: Sequence[socket.socket],
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(app, sockets)
+        limits = limits or Limits()
+        self._server = _TornadoServer(
+            app,
+            ssl_options=tls,
+            # Of TLS handshakes too.
+            idle_connection_timeout=limits.idle,
+            body_timeout=limits.body,
+            max_header_size=MAX_HEAD_BYTES,
+            # Bodies are bounded by the application, which can say so kindly.
+            max_body_size=2**62,
+        )
+
+    def renew(self, tls: ssl.SSLContext | None) -> None:
+        """Use *tls* for everybody who connects from now on."""
+        self._server.ssl_options = tls
 
     @property
     def connections(self) -> int:
         return self._server.connections
 
     async def start(self) -> None:
-        self._server = _TornadoServer(
-            self._app,
-            idle_connection_timeout=10,
-            body_timeout=5,
-            max_header_size=MAX_HEAD_BYTES,
-            # Bodies are bounded by the application, which can say so kindly.
-            max_body_size=2**62,
-        )
         self._server.add_sockets(self._sockets)
 
     async def drain(self) -> None:

@@ -16,12 +16,14 @@ import uvloop
 
 from tornado_ds.addresses import UNIX
 from tornado_ds.app import following, open_services, prepare_database
+from tornado_ds.errors import SettingsError
 from tornado_ds.handlers.routes import make_app, make_internal_app
 from tornado_ds.key_file import open_key_ring
 from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings, UnixAddress, webhook_secret
 from tornado_ds.sockets import Sockets, open_sockets
+from tornado_ds.tls import open_tls
 from tornado_ds.workers import Workers
 
 log = structlog.get_logger("server")
@@ -41,6 +43,8 @@ def run(settings: Settings) -> None:
     """
     _raise_descriptor_limit()
     _warn(settings)
+    # Here only to see that it can be had: workers would fail one by one.
+    open_tls(settings.tls)
     asyncio.run(prepare_database(settings))
     with open_sockets(settings) as sockets:
         if settings.workers == 1:
@@ -63,9 +67,9 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
     if orphaned is not None:
         loop.add_reader(orphaned, stop.set)
     async with open_services(settings) as services, following(services):
-        loop.add_signal_handler(signal.SIGHUP, _reload, services)
-        public = PublicListener(make_app(services), sockets.public)
+        public = PublicListener(make_app(services), sockets.public, tls=open_tls(settings.tls))
         internal = InternalListener(make_internal_app(services), sockets.internal)
+        loop.add_signal_handler(signal.SIGHUP, _reload, services, public)
         await public.start()
         await internal.start()
         _spare_the_collector()
@@ -130,9 +134,13 @@ def _bury(pid: int) -> None:
     forget_process(pid)
 
 
-def _reload(services: Services) -> None:
+def _reload(services: Services, public: PublicListener) -> None:
     log.info("reloading")
     services.key_follower.hurry()
+    try:
+        public.renew(open_tls(services.settings.tls))
+    except SettingsError as exc:
+        log.error("certificate not reloaded", reason=str(exc))
 
 
 @asynccontextmanager

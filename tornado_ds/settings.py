@@ -214,6 +214,19 @@ class PasswordSettings(_Section):
         return self
 
 
+class TLSSettings(_Section):
+    certificate: Annotated[
+        PathText | None, Field(description="PEM file: certificate of `listen`, then those that lead to its root")
+    ] = None
+    key: Annotated[PathText | None, Field(description="PEM file: its key, not for others to read")] = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "TLSSettings":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key are only of use together")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings, from the YAML file and, above it, from `TORNADO_DS_...` variables and a folder of secrets."""
 
@@ -266,6 +279,7 @@ class Settings(BaseSettings):
     webhook: WebhookSettings = WebhookSettings()
     audit: AuditSettings = AuditSettings()
     passwords: PasswordSettings = PasswordSettings()
+    tls: TLSSettings = TLSSettings()
     trusted_proxies: Annotated[
         tuple[Annotated[str, AfterValidator(_check_network)], ...],
         NoDecode,
@@ -296,6 +310,12 @@ class Settings(BaseSettings):
     def _keeps_keys_out_of_webapp(self) -> "Settings":
         if self.webapp_dir is not None and self.data_dir.resolve().is_relative_to(self.webapp_dir.resolve()):
             raise ValueError("data_dir is inside webapp_dir: everybody who logs in could read the keys")
+        return self
+
+    @model_validator(mode="after")
+    def _is_secure_in_public_too(self) -> "Settings":
+        if self.tls.certificate is not None and not self.public_url.startswith("https:"):
+            raise ValueError("public_url has to begin with https: when `listen` has a certificate")
         return self
 
     @property

@@ -225,6 +225,8 @@ def test_allowed_origins_follow_public_url_when_they_are_not_set(monkeypatch: py
         pytest.param("listen", "listen: [127.0.0.1, 8000]", id="address-array"),
         pytest.param("listen", "listen: 'unix:'", id="unix-without-path"),
         pytest.param("listen", f"listen: unix:/{'a' * 107}", id="unix-path-too-long"),
+        pytest.param("tls", "tls: {certificate: a.crt}", id="certificate-without-key"),
+        pytest.param("public_url", "tls: {certificate: a.crt, key: a.key}", id="certificate-and-http"),
         pytest.param("public_url", "public_url: app.example.com", id="url-without-scheme"),
         pytest.param("public_url", "public_url: ftp://app.example.com", id="url-of-another-scheme"),
         pytest.param("public_url", "public_url: https://app.example.com/auth", id="url-with-path"),
