@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"), key=str)
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"seed", "testing"},
+    {"doctor", "seed", "testing"},
     {"seed_entries"},
     {"seed_formats"},
     {"server"},
@@ -47,7 +47,7 @@ HOMES = {
     "rich": {"cli"},
     "sqlalchemy": {"storage"},
     "prometheus_client": {"metrics"},
-    "tornado": {"handlers", "listeners", "llhttp", "sockets"},
+    "tornado": {"doctor", "handlers", "listeners", "llhttp", "sockets"},
     "typer": {"cli"},
     "zxcvbn": {"passwords"},
 }

@@ -76,3 +76,11 @@ class ExpiredTokenError(InvalidTokenError):
 
 class FramingError(TornadoDSError):
     """What a peer sent is no proper HTTP/1.1; the text is for the log only."""
+
+
+class ProbeError(TornadoDSError):
+    """An address cannot be asked, or does not answer; the text says why, in half a sentence."""
+
+
+class CertificateError(ProbeError):
+    """The certificate at an address is not to be trusted; the text says why."""

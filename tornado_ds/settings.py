@@ -333,6 +333,11 @@ class Settings(BaseSettings):
         """Where the signing keys are."""
         return self.data_dir / "keys.json"
 
+    @property
+    def secret_file(self) -> Path:
+        """Where the webhook's secret is, unless it is set."""
+        return self.data_dir / "webhook.secret"
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -387,7 +392,7 @@ def webhook_secret(settings: Settings) -> str:
     """
     if settings.webhook.secret is not None:
         return settings.webhook.secret.get_secret_value()
-    path = settings.data_dir / "webhook.secret"
+    path = settings.secret_file
     try:
         make_data_dir(settings)
         if not path.exists():

@@ -15,6 +15,7 @@ from tornado_ds.cli import (
     database,
     deepstream,
     demo,
+    doctor,
     keys,
     seeding,
     serving,
@@ -41,6 +42,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(configuration.app, name="config")
 app.command("deepstream-config")(deepstream.deepstream_config)
+app.command()(doctor.doctor)
 app.command()(demo.demo)
 
 

@@ -30,6 +30,17 @@ httpServer:
     host: 0.0.0.0
     port: 6020
 
+# Only what is listed here is open; without the list deepstream also opens MQTT on port 1883 of every address.
+connectionEndpoints:
+  - type: ws-binary
+    options:
+      urlPath: /deepstream
+  - type: http
+    options:
+      postPath: /api
+      getPath: /api
+      authPath: /api/auth
+
 auth:
   - type: http
     options:

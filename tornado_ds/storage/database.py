@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
+from datetime import UTC
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -69,6 +70,12 @@ class Database:
             return
         async with self._translated(), self._connected() as connection:
             yield connection
+
+    async def now(self) -> float:
+        """Return the time by the database's own clock, in seconds since the epoch."""
+        async with self.read() as connection:
+            moment = (await connection.execute(select(func.now()))).scalar_one()
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
     async def close(self) -> None:
         """Give all connections back."""

@@ -1,0 +1,89 @@
+"""`doctor`: what is wrong with an installation."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tornado_ds.cli.common import JsonOption, current_settings, fail, print_json, visible
+from tornado_ds.cli.deepstream import reachable
+from tornado_ds.clock import SystemClock
+from tornado_ds.doctor.deepstream import examine_deepstream_config
+from tornado_ds.doctor.examination import examine
+from tornado_ds.doctor.files import find_secret
+from tornado_ds.doctor.findings import Finding, wrong
+from tornado_ds.errors import SettingsError
+from tornado_ds.logs import configure_logging
+from tornado_ds.settings import Settings, variable_of
+
+_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
+
+
+def doctor(
+    url: Annotated[
+        str | None,
+        typer.Argument(help="The webhook as deepstream is given it, such as https://auth.example.com/check-token."),
+    ] = None,
+    deepstream_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Look at deepstream's config.yml too, and ask the webhook that it names."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Find out what is wrong: settings, files, database, webhook, pages and what lies between; changes nothing.
+
+    Exits with 1 if something is wrong; warnings are no failure. Without URL it asks internal_listen.
+
+    Example: python -m tornado_ds doctor --deepstream-config /etc/deepstream/config.yml
+
+    Example: python -m tornado_ds doctor https://auth.example.com/check-token
+    """
+    # Libraries have nothing to say here that a finding does not say better.
+    configure_logging("console", level=60)
+    try:
+        findings = _examine(current_settings(), url, deepstream_config)
+    except SettingsError as exc:
+        findings = [wrong("settings", str(exc), "Everything else depends on it, and was left out.")]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        _print(findings)
+    if count := sum(finding.level == "wrong" for finding in findings):
+        fail(f"{count} of {len(findings)} findings {'is' if count == 1 else 'are'} wrong")
+
+
+def _examine(settings: Settings, url: str | None, file: Path | None) -> list[Finding]:
+    internal = f"http://{reachable(settings.internal_listen)}"
+    config = None
+    if file is not None:
+        secret = find_secret(settings)
+        config = examine_deepstream_config(file, settings, secret=secret, variables=_variables(settings, secret))
+    return asyncio.run(examine(settings, internal=internal, url=url, config=config, clock=SystemClock()))
+
+
+def _variables(settings: Settings, secret: str | None) -> dict[str, str]:
+    """Return the environment, with what our own config.yml wants to find there."""
+    ours = {variable_of("internal_listen"): str(reachable(settings.internal_listen))}
+    if secret is not None:
+        ours[variable_of("webhook.secret")] = secret
+    return {**ours, **os.environ}
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for finding in findings:
+        text = Text(visible(finding.text))
+        if finding.advice:
+            text.append(f"\n-> {visible(finding.advice)}", style="italic")
+        table.add_row(Text(finding.level, style=_STYLES[finding.level]), finding.topic, text)
+    # Wide output that is piped must not be cut to the width of a terminal.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
