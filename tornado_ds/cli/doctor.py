@@ -48,7 +48,7 @@ def doctor(
     Example: python -m tornado_ds doctor https://auth.example.com/check-token
     """
     # Libraries have nothing to say here that a finding does not say better.
-    configure_logging("console", level=60)
+    configure_logging("console", level="error")
     try:
         findings = _examine(current_settings(), url, deepstream_config)
     except SettingsError as exc:

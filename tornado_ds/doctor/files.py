@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tornado_ds.doctor.findings import Finding, ok, warning, wrong
 from tornado_ds.errors import KeyRingError, SettingsError
-from tornado_ds.keys import read_keys
+from tornado_ds.key_file import read_keys
 from tornado_ds.settings import Settings, webhook_secret
 
 TOPIC = "files"
