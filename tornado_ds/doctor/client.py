@@ -60,7 +60,7 @@ async def ask(
         decompress_response=False,
         connect_timeout=ANSWER_SECONDS,
         request_timeout=ANSWER_SECONDS,
-        ssl_options=ssl.create_default_context(),
+        ssl_options=_context(url),
     )
     client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_MAX_ANSWER)
     start = monotonic()
@@ -113,8 +113,9 @@ async def ask_websocket(url: str) -> None:
     Raises:
         ProbeError: There is not.
     """
-    options = ssl.create_default_context() if url.startswith("wss:") else None
-    request = HTTPRequest(url, connect_timeout=ANSWER_SECONDS, request_timeout=ANSWER_SECONDS, ssl_options=options)
+    request = HTTPRequest(
+        url, connect_timeout=ANSWER_SECONDS, request_timeout=ANSWER_SECONDS, ssl_options=_context(url)
+    )
     async with _translated(), asyncio.timeout(ANSWER_SECONDS):
         connection = await websocket_connect(request)
         connection.close()
@@ -122,12 +123,17 @@ async def ask_websocket(url: str) -> None:
             pass
 
 
+def _context(url: str) -> ssl.SSLContext | None:
+    """Return what TLS needs; without TLS it would only take time, in which answers look slow."""
+    return ssl.create_default_context() if urlsplit(url).scheme in ("https", "wss") else None
+
+
 @asynccontextmanager
 async def _connected(parts: SplitResult) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection, for `ANSWER_SECONDS` at most."""
-    context = ssl.create_default_context() if parts.scheme == "https" else None
+    url = parts.geturl()
     async with asyncio.timeout(ANSWER_SECONDS):
-        reader, writer = await asyncio.open_connection(parts.hostname, port_of(parts.geturl()), ssl=context)
+        reader, writer = await asyncio.open_connection(parts.hostname, port_of(url), ssl=_context(url))
         try:
             yield reader, writer
         finally:

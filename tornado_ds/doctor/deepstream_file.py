@@ -138,9 +138,8 @@ def _read(path: Path) -> str:
 def _parse(path: Path, text: str) -> Any:
     if len(text) > MAX_BYTES * 2:
         raise ProbeError(f"{path} grows too large with its variables")
-    loader = BoundedLoader(text)
     try:
-        return loader.get_single_data()
+        return BoundedLoader(text).get_single_data()
     except yaml.MarkedYAMLError as exc:
         line = "" if exc.problem_mark is None else f", line {exc.problem_mark.line + 1}"
         # Not the text itself, which may hold the secret.
@@ -151,9 +150,11 @@ def _parse(path: Path, text: str) -> Any:
 
 def _cut_values(text: str) -> list[Finding]:
     """Find values with a hash: deepstream takes it for the beginning of a comment, even inside quotes."""
-    loader = BoundedLoader(text)
+    lines: set[int] = set()
     # It may be YAML only without what deepstream cuts off.
     with contextlib.suppress(yaml.YAMLError, ValueError):
+        loader = BoundedLoader(text)
+        lines = loader.hashes
         loader.get_single_node()
     return [
         wrong(
@@ -161,5 +162,5 @@ def _cut_values(text: str) -> list[Finding]:
             f"line {line}: the value has a #, and deepstream cuts every line there",
             'Write it as "\\x23" in double quotes, in a URL as %23.',
         )
-        for line in sorted(loader.hashes)[:_MAX_FILES]
+        for line in sorted(lines)[:_MAX_FILES]
     ]

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.doctor.client import Answer, ask
@@ -186,9 +187,10 @@ def _origins(answers: Answers, public_url: str | None) -> Iterator[Finding]:
 
 
 def _time(answers: Answers) -> Finding:
-    slowest = max(answer.seconds for answer in answers.values())
-    text = f"answers within {slowest * 1000:.0f} ms, deepstream waits 2000 ms"
-    if slowest > SLOW_SECONDS:
+    # Some of it is our own time, as all questions are asked at once.
+    usual = median(answer.seconds for answer in answers.values())
+    text = f"answers in {usual * 1000:.0f} ms, deepstream waits 2000 ms"
+    if usual > SLOW_SECONDS:
         return warning(TOPIC, text, "See what holds it up: an answer needs no database, and takes a few milliseconds.")
     return ok(TOPIC, text)
 
