@@ -313,8 +313,25 @@ def test_secret_is_not_compared_when_it_is_not_known(folder: Path, settings: Set
 
 
 KEYS = st.sampled_from(
-    "auth type options endpointUrl requestTimeout retryStatusCodes httpServer headers connectionEndpoints"
-    " plugins guard path url secret permission permissions record".split()
+    [
+        "auth",
+        "type",
+        "options",
+        "endpointUrl",
+        "requestTimeout",
+        "retryStatusCodes",
+        "httpServer",
+        "headers",
+        "connectionEndpoints",
+        "plugins",
+        "guard",
+        "path",
+        "url",
+        "secret",
+        "permission",
+        "permissions",
+        "record",
+    ]
 )
 SCALARS: Sequence[Any] = ["http", "uws", "none", "config", "http://[", "fileLoad(x.yml)", "${A}", "9" * 400, 1, None]
 TREES = st.recursive(

@@ -26,6 +26,7 @@ def lines(settings: Settings) -> list[str]:
     [
         pytest.param({}, id="defaults"),
         pytest.param({**HTTPS, **TRUST}, id="https"),
+        pytest.param({"listen": "unix:public.sock", "trusted_proxies": ["unix"]}, id="unix"),
         pytest.param({**HTTPS, **TRUST, "internal_listen": "[::1]:8001"}, id="ipv6"),
         pytest.param({"public_url": "http://app.localhost:8000", "deepstream_url": "ws://app.localhost"}, id="local"),
     ],
@@ -57,6 +58,7 @@ def test_settings_are_well_when_nothing_is_known_against_them(values: dict[str, 
         ),
         pytest.param({"trusted_proxies": ["0.0.0.0/0"]}, "wrong trusted_proxies", id="everybody-trusted"),
         pytest.param(HTTPS, "warning trusted_proxies", id="nobody-trusted"),
+        pytest.param({"listen": "unix:public.sock"}, "warning trusted_proxies", id="nobody-trusted-on-a-unix-socket"),
         pytest.param({"internal_listen": Address("0.0.0.0", 8001)}, "warning internal_listen", id="internal-is-open"),
         pytest.param(
             {"passwords": PasswordSettings(bcrypt_cost=4, allow_weak_cost=True)}, "wrong passwords", id="cheap-bcrypt"

@@ -20,9 +20,10 @@ from tornado_ds.doctor.deepstream import examine_deepstream_config
 from tornado_ds.doctor.examination import examine
 from tornado_ds.doctor.files import find_secret
 from tornado_ds.doctor.findings import Finding, wrong
+from tornado_ds.doctor.targets import parse_target
 from tornado_ds.errors import SettingsError
 from tornado_ds.logs import configure_logging
-from tornado_ds.settings import Settings, variable_of
+from tornado_ds.settings import Settings, UnixAddress, variable_of
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 
@@ -62,17 +63,22 @@ def doctor(
 
 
 def _examine(settings: Settings, url: str | None, file: Path | None) -> list[Finding]:
-    internal = f"http://{reachable(settings.internal_listen)}"
+    if url is not None and isinstance(settings.internal_listen, UnixAddress):
+        # Only what stands in front of that socket can be asked, as deepstream does.
+        internal = parse_target(url).origin
+    else:
+        internal = f"http://{reachable(settings.internal_listen)}"
     config = None
     if file is not None:
         secret = find_secret(settings)
-        config = examine_deepstream_config(file, settings, secret=secret, variables=_variables(settings, secret))
+        variables = _variables(internal, secret)
+        config = examine_deepstream_config(file, settings, secret=secret, variables=variables)
     return asyncio.run(examine(settings, internal=internal, url=url, config=config, clock=SystemClock()))
 
 
-def _variables(settings: Settings, secret: str | None) -> dict[str, str]:
+def _variables(internal: str, secret: str | None) -> dict[str, str]:
     """Return the environment, with what our own config.yml wants to find there."""
-    ours = {variable_of("internal_listen"): str(reachable(settings.internal_listen))}
+    ours = {variable_of("internal_listen"): parse_target(internal).parts.netloc}
     if secret is not None:
         ours[variable_of("webhook.secret")] = secret
     return {**ours, **os.environ}

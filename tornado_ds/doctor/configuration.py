@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
+from tornado_ds.addresses import UNIX
 from tornado_ds.doctor.findings import Finding, ok, warning, wrong
 from tornado_ds.doctor.targets import port_of
-from tornado_ds.settings import Settings
+from tornado_ds.settings import Address, Settings, UnixAddress
 
 # Below this, a few hundred people with several connections each fill the server.
 FEW_DESCRIPTORS = 4096
@@ -65,18 +66,25 @@ def _origins(settings: Settings) -> Iterator[Finding]:
 
 
 def _proxies(settings: Settings) -> Iterator[Finding]:
-    if any(ip_network(network).prefixlen == 0 for network in settings.trusted_proxies):
+    trusted, listen = settings.trusted_proxies, settings.listen
+    if any(ip_network(network).prefixlen == 0 for network in trusted if network != UNIX):
         text = "everybody is trusted, so everybody can make up the address that failed logins count for"
         yield wrong("trusted_proxies", text, "Name the addresses of your proxies only.")
-    elif port_of(settings.public_url) != settings.listen.port and not settings.trusted_proxies:
-        text = f"{settings.public_url} seems to be a proxy in front of {settings.listen}, and none is trusted"
-        advice = "Set it to the proxy's address, or failed logins of everybody count as those of the proxy."
-        yield warning("trusted_proxies", text, advice)
+    elif isinstance(listen, UnixAddress):
+        if UNIX not in trusted:
+            yield _untrusted(f"whoever connects to {listen} is a proxy, and is not trusted", UNIX)
+    elif port_of(settings.public_url) != listen.port and not trusted:
+        text = f"{settings.public_url} seems to be a proxy in front of {listen}, and none is trusted"
+        yield _untrusted(text, "the proxy's address")
+
+
+def _untrusted(text: str, proxy: str) -> Finding:
+    return warning("trusted_proxies", text, f"Set it to {proxy}, or everybody's failed logins count as the proxy's.")
 
 
 def _internal_listen(settings: Settings) -> Iterator[Finding]:
     address = settings.internal_listen
-    if not is_local(address.host):
+    if isinstance(address, Address) and not is_local(address.host):
         text = f"{address} can be reached from other machines, and shows figures and readiness to whoever asks"
         yield warning("internal_listen", text, "Make sure that only deepstream and your monitoring get there.")
 

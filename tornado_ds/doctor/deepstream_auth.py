@@ -9,7 +9,7 @@ from tornado_ds.doctor.deepstream_file import TOPIC, items, mapping, text_of
 from tornado_ds.doctor.findings import Finding, warning, wrong
 from tornado_ds.doctor.targets import Target, basic_auth, parse_target, port_of
 from tornado_ds.errors import ProbeError
-from tornado_ds.settings import Settings
+from tornado_ds.settings import Address, Settings
 
 _NUMBERS = ("requestTimeout", "retryAttempts", "retryInterval")
 _OUTAGES = {"502", "503", "504"}
@@ -96,7 +96,8 @@ def examine_secret(where: str, authorization: str | None, secret: str | None) ->
 
 def _address(target: Target, settings: Settings) -> Iterator[Finding]:
     host, port = target.parts.hostname, port_of(target.url)
-    ours = {settings.listen.port, settings.internal_listen.port, port_of(settings.public_url)}
+    listeners = (settings.listen, settings.internal_listen)
+    ours = {address.port for address in listeners if isinstance(address, Address)} | {port_of(settings.public_url)}
     if is_local(host) and port not in ours:
         text = f"endpointUrl asks port {port} of this machine; tornado_ds listens on {settings.internal_listen}"
         yield warning(TOPIC, text, "Correct it, unless something passes on from there.")

@@ -147,7 +147,7 @@ def _strangers(answers: Answers, target: Target) -> Finding | None:
 
 def _secret(answers: Answers, target: Target) -> Finding | None:
     if "socket" not in answers:
-        advice = "Run this where the server's settings are, or put deepstream:SECRET@ into the URL."
+        advice = "Run this where the server's settings are, or set TORNADO_DS_WEBHOOK__SECRET here."
         return warning(TOPIC, f"{target.url} wants the secret, which is not known here: no more was tried", advice)
     if answers["socket"].status == 401:
         text = f"{target.url} refuses the secret"
