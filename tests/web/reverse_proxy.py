@@ -32,8 +32,8 @@ def _as_it_is(_: object) -> None:
 class Rules:
     """What the proxy does to requests and to answers."""
 
-    request: Callable[[HTTPServerRequest], None] = field(default=_as_it_is)
-    answer: Callable[[Passed], None] = field(default=_as_it_is)
+    request: Callable[[HTTPServerRequest], object] = field(default=_as_it_is)
+    answer: Callable[[Passed], object] = field(default=_as_it_is)
 
 
 class _PassOn(RequestHandler):
@@ -85,7 +85,9 @@ async def reverse_proxy(backend: str, rules: Rules, sock: socket.socket | None =
 async def parrot(octets: bytes) -> AsyncIterator[str]:
     """Whoever connects to the URL that this gives hears *octets*, whatever it asks, and the end."""
 
-    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A connection with something unread would be reset.
+        await reader.read(65536)
         writer.write(octets)
         await writer.drain()
         writer.close()

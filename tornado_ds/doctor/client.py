@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.httputil import HTTPHeaders, HTTPInputError, parse_response_start_line
+from tornado.iostream import UnsatisfiableReadError
 from tornado.simple_httpclient import HTTPTimeoutError, SimpleAsyncHTTPClient
 from tornado.websocket import websocket_connect
 
@@ -152,5 +153,5 @@ async def _translated() -> AsyncIterator[None]:
         raise ProbeError(str(exc.message) if exc.code == 599 else f"the answer is {exc.code}") from exc
     except OSError as exc:
         raise ProbeError(exc.strerror or str(exc) or type(exc).__name__) from exc
-    except (HTTPInputError, EOFError, asyncio.LimitOverrunError, ValueError) as exc:
+    except (HTTPInputError, UnsatisfiableReadError, EOFError, asyncio.LimitOverrunError, ValueError) as exc:
         raise ProbeError("what answers there does not speak HTTP") from exc

@@ -57,10 +57,10 @@ def _webhook(internal: str, url: str | None, config: DeepstreamConfig | None, *,
     if url is None and config is not None and config.webhook is not None:
         target = config.webhook
     else:
-        target = parse_target(url or internal)
+        target = parse_target(internal if url is None else url)
         if target.parts.path in ("", "/"):
             target = replace(target, url=f"{target.origin}/check-token")
-    if target.authorization is None and secret is not None and (url or target.origin == internal):
+    if target.authorization is None and secret is not None and (url is not None or target.origin == internal):
         target = replace(target, authorization=basic_auth(f"deepstream:{secret}"))
     return target
 
