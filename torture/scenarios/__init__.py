@@ -6,7 +6,7 @@ from benchmarks.outcome import Outcome
 from benchmarks.progress import Progress
 from benchmarks.traffic import Place
 from torture.plan import Plan
-from torture.scenarios import bodies, clock, crash, keys, postgresql, slow, soak, sqlite, tokens
+from torture.scenarios import bodies, clock, crash, keys, postgresql, slow, soak, sqlite, stop, tokens
 
 Scenario = Callable[[Place, Plan, Progress], Outcome]
 
@@ -18,6 +18,7 @@ SCENARIOS: dict[str, Scenario] = {
     "postgresql": postgresql.torment,
     "keys": keys.torment,
     "crash": crash.torment,
+    "stop": stop.torment,
     "clock": clock.torment,
     "soak": soak.torment,
 }
