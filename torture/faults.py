@@ -63,8 +63,12 @@ class Endured:
     @property
     def back_after(self) -> float:
         """How long after the end of the fault the last answer came that was not right."""
-        late = [reply.answered - self.healed for reply in self.replies if not reply.is_right]
-        return max([0.0, *late])
+        return max([0.0, *(reply.answered - self.healed for reply in self.late)])
+
+    @property
+    def late(self) -> list[Reply]:
+        """The answers after the end of the fault that were not right."""
+        return [reply for reply in self.replies if reply.answered > self.healed and not reply.is_right]
 
     def row(self) -> list[str]:
         """Return it for people."""
@@ -82,6 +86,7 @@ class Endured:
             "slowest": self.slowest,
             "slowest_question": max(self.replies, key=lambda reply: reply.seconds).question.name,
             "back_after": self.back_after,
+            "late": dict(Counter(f"{reply.question.name}: {reply.status}" for reply in self.late)),
         }
 
 

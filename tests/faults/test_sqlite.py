@@ -83,6 +83,20 @@ async def test_ends_are_heard_of_when_an_older_state_was_restored(sqlite_file: P
     await database.close()
 
 
+async def test_nothing_is_acknowledged_when_the_file_was_replaced_in_the_middle(
+    users: SQLAlchemyUserStore, sqlite_file: Path
+) -> None:
+    """A transaction that began on the file of before does not end well."""
+    database = Database(sqlite_url(str(sqlite_file)), seconds=1)
+    backup = _back_up(sqlite_file)
+
+    with pytest.raises(StorageError, match=r"^the database does not answer: the file is gone, or another one"):
+        await _add_and_restore(database, backup, sqlite_file)
+
+    assert await users.get("bob") is None
+    await database.close()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -119,6 +133,12 @@ def _end_of(sid: str) -> SessionEvent:
 def _claims_of(sid: str) -> Claims:
     times = {"issued_at": 1_800_000_000, "expires_at": 1_800_001_000}
     return Claims(username="alice", sid=sid, version=1, server_data={}, client_data={}, **times)
+
+
+async def _add_and_restore(database: Database, backup: Path, file: Path) -> None:
+    async with database.transaction():
+        await SQLAlchemyUserStore(database).add([BOB])
+        _restore(backup, file)
 
 
 def _move(file: Path, to: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection, ExceptionContext
@@ -52,10 +54,12 @@ def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "checkout")
     def check(_: DBAPIConnection, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
-        # A file that was removed or replaced lives on for whoever has it open;
-        # what is written there is lost.
-        if _identity(entry.info["path"]) != entry.info["file"]:
-            raise DisconnectionError("the file is gone, or another one is in its place")
+        _check_file(entry.info)
+
+    @event.listens_for(engine.sync_engine, "commit")
+    def check_again(connection: Connection) -> None:
+        # It may have waited for whoever replaced the file.
+        _check_file(connection.info)
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
@@ -108,6 +112,13 @@ def postgresql_engine(url: URL, seconds: float) -> AsyncEngine:
             entry.driver_connection.terminate()
 
     return engine
+
+
+def _check_file(info: Mapping[str, Any]) -> None:
+    # A file that was removed or replaced lives on for whoever has it open;
+    # what is written there is lost.
+    if _identity(info["path"]) != info["file"]:
+        raise DisconnectionError("the file is gone, or another one is in its place")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -20,8 +20,8 @@ from torture.faults import COLUMNS, Endured, Fault, blocking, endure, fault_targ
 from torture.plan import Plan
 from torture.probe import Probe, questions
 
-# Room for the database and little more.
-DISK = "16m"
+# Room for the database and some copies of it.
+DISK = "64m"
 
 
 def torment(place: Place, plan: Plan, progress: Progress) -> Outcome:
@@ -72,6 +72,9 @@ class File:
 
     def fill_disk(self) -> None:
         """Leave not one octet free on the disk of the database."""
+        with closing(self._open()) as other:
+            # The log beside the database has room of its own, and gives it back here.
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         filler = self._path.with_name("filler")
         with filler.open("wb", buffering=0) as file:
             size = 1024 * 1024
@@ -91,12 +94,20 @@ class File:
         self._replace(lambda content: content[:4096] + b"\xa5" * (len(content) - 4096))
 
     def damage_in_place(self) -> None:
-        """Write noise over the file that the server has open."""
-        self._back_up()
-        with self._path.open("r+b") as file:
-            file.seek(4096)
-            file.write(b"\xa5" * (self._path.stat().st_size - 4096))
-        self._undo = self._restore
+        """Write noise over the file that the server has open, and the old octets back."""
+        reader = self._open()
+        reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # Nothing is copied from the log into the file while somebody reads the file as it is.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM users").fetchone()
+        good = self._path.read_bytes()[4096:]
+        self._overwrite(b"\xa5" * len(good))
+
+        def undo() -> None:
+            self._overwrite(good)
+            reader.close()
+
+        self._undo = undo
 
     def move_away(self) -> None:
         """Rename it, so that only those see it who have it open, and back."""
@@ -128,6 +139,12 @@ class File:
                 bad.write_bytes(change(self._good.read_bytes()))
                 self._put(bad)
         self._undo = self._restore
+
+    def _overwrite(self, content: bytes) -> None:
+        """Write *content* behind the first page."""
+        with self._path.open("r+b") as file:
+            file.seek(4096)
+            file.write(content)
 
     def _back_up(self) -> None:
         with closing(self._open()) as source, closing(sqlite3.connect(self._good)) as target:
