@@ -312,7 +312,7 @@ async def test_little_is_asked_when_nothing_is_known_here(folder: Path, tmp_path
     assert [
         f"warning files: there is no data_dir {tmp_path / 'none'}, so no server has run here with these settings",
         f"warning webhook: {url}/check-token wants the secret, which is not known here: no more was tried",
-        f"wrong session feed: {url}/session-events refuses the secret",
+        f"warning session feed: {url}/session-events wants the secret, which is not known here",
     ] == bad(found)
 
 

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -109,7 +110,7 @@ async def test_certificate_is_wrong_when_deepstream_would_refuse_it(
 async def test_feed_is_wrong_when_events_would_not_arrive(octets: bytes, expected: str) -> None:
     """Ended sessions would stay connected, and nobody notice."""
     async with parrot(octets) as url:
-        found = await examine_feed(parse_target(f"{url}/session-events"))
+        found = await examine_feed(replace(parse_target(f"{url}/session-events"), authorization="Basic eA=="))
 
     assert "wrong" == found.level
     assert expected in found.text

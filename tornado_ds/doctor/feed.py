@@ -24,6 +24,9 @@ async def examine_feed(target: Target, *, is_guess: bool = False) -> Finding:
     except ProbeError as exc:
         return _unreachable(target, str(exc), is_guess=is_guess)
     if answer.status == 401 and "WWW-Authenticate" in answer.headers:
+        if target.authorization is None:
+            advice = "Run this where the server's settings are, or set TORNADO_DS_WEBHOOK__SECRET here."
+            return warning(TOPIC, f"{target.url} wants the secret, which is not known here", advice)
         advice = "options.secret of the plugin must be that server's webhook.secret, and a proxy must pass it on."
         return wrong(TOPIC, f"{target.url} refuses the secret", advice)
     if answer.status != 200 or not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
