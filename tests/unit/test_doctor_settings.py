@@ -10,7 +10,7 @@ from tornado_ds.doctor.clocks import compare_clocks
 from tornado_ds.doctor.configuration import examine_settings
 from tornado_ds.doctor.files import examine_files, find_secret
 from tornado_ds.key_file import open_key_ring
-from tornado_ds.settings import Address, PasswordSettings, Settings, make_data_dir, webhook_secret
+from tornado_ds.settings import Address, PasswordSettings, Settings, TLSSettings, make_data_dir, webhook_secret
 
 HTTPS = {"public_url": "https://app.example.com", "deepstream_url": "wss://app.example.com/deepstream"}
 TRUST = {"trusted_proxies": ["127.0.0.1"]}
@@ -128,6 +128,17 @@ def test_file_is_wrong_when_others_may_read_it_or_nobody_can(
     assert "wrong" == finding.level
     assert expected in finding.text
     assert finding.advice
+
+
+def test_certificate_is_wrong_when_the_server_could_not_use_it(settings: Settings, folder: Path) -> None:
+    """Before a restart finds out."""
+    for name in ("certificate", "key"):
+        (folder / name).touch(mode=0o600)
+    tls = TLSSettings(certificate=folder / "certificate", key=folder / "key")
+
+    [finding] = examine_files(settings.model_copy(update={"tls": tls}))
+
+    assert ("wrong", True) == (finding.level, finding.text.startswith("tls: "))
 
 
 def test_nothing_is_made_when_there_is_no_folder(settings: Settings) -> None:

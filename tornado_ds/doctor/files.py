@@ -7,6 +7,7 @@ from tornado_ds.doctor.findings import Finding, ok, warning, wrong
 from tornado_ds.errors import KeyRingError, SettingsError
 from tornado_ds.key_file import read_keys
 from tornado_ds.settings import Settings, webhook_secret
+from tornado_ds.tls import open_tls
 
 TOPIC = "files"
 
@@ -49,9 +50,10 @@ def _problems(settings: Settings) -> Iterator[Finding]:
         read_keys(settings.key_file)
     except KeyRingError as exc:
         yield wrong(TOPIC, str(exc), "The server does not start before this is put right.")
-    if settings.webhook.secret is None and not settings.secret_file.exists():
-        return
     try:
-        webhook_secret(settings)
+        open_tls(settings.tls)
+        # Only a start may make one.
+        if settings.webhook.secret is not None or settings.secret_file.exists():
+            webhook_secret(settings)
     except SettingsError as exc:
         yield wrong(TOPIC, str(exc), "The server does not start before this is put right.")
