@@ -9,8 +9,13 @@ from tests.live.servers import ROOT
 
 ORDER = ("tokens", "bodies", "slow", "sqlite", "postgresql", "crash", "stop", "clock", "keys", "soak")
 
+KEPT = "kept"
+
 # These are measured by `make bench`.
-QUOTED = ("flood", "restart")
+QUOTED = {
+    "flood": "login flood at 10 times capacity, 60 s: checks within 50 ms, 0 errors; excess logins 503 within 50 ms",
+    "restart": "deepstream restarts under its live clients: all back, 0 lost",
+}
 
 _PERFORMANCE = ROOT / "docs" / "performance.json"
 
@@ -49,7 +54,7 @@ class Scoreboard(Report):
     def page(self) -> Iterator[str]:
         yield _INTRODUCTION
         rows = list(self._rows())
-        yield f"## Promises: {sum('**' not in row[2] for row in rows)} of {len(rows)} kept\n"
+        yield f"## Promises: {sum(row[2] == KEPT for row in rows)} of {len(rows)} kept\n"
         yield from table(["promise", "seen", "", "command", "date"], rows)
         yield "\n## Machine and versions\n"
         yield from table(["what", "value"], [[name, value] for name, value in self.machine.items()])
@@ -69,8 +74,10 @@ class Scoreboard(Report):
 def _quoted() -> Iterator[list[str]]:
     """Yield the promises that the benchmarks look after."""
     measured = json.loads(_PERFORMANCE.read_text(encoding="utf-8"))["scenarios"] if _PERFORMANCE.exists() else {}
-    for name in QUOTED:
+    for name, promise in QUOTED.items():
         found = measured.get(name, {"targets": []})
+        if not found["targets"]:
+            yield [promise, "not measured yet", "", f"`make bench ARGS='--only {name}'`", ""]
         for target in found["targets"]:
             # There, promises have numbers.
             plain = {**target, "promise": target["promise"].partition(". ")[2] or target["promise"]}
@@ -78,7 +85,7 @@ def _quoted() -> Iterator[list[str]]:
 
 
 def _row(target: dict[str, Any], command: str, date: str) -> list[str]:
-    kept = "kept" if target["is_met"] else "**not kept**"
+    kept = KEPT if target["is_met"] else "**not kept**"
     return [target["promise"], target["measured"], kept, f"`{command}`", date.partition(" ")[0]]
 
 
