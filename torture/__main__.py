@@ -34,8 +34,8 @@ def main(
     """
     Do to tornado_ds what the world does, and write down what held.
 
-    Everything but the soak runs if nothing is named. Each result is written as soon as it is there;
-    those of scenarios that are not run this time stay in the report as they were.
+    Everything but the soak runs if nothing is named. Each result is written as soon as it is there; those of
+    scenarios that are not run this time stay in the report as they were.
 
     Example: python -m torture --quick --only sqlite --only postgresql
     """

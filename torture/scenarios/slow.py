@@ -22,7 +22,7 @@ from torture.plan import Plan
 from torture.probe import Probe, Question, Reply, questions
 
 # Between two octets of those that are slow to write.
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 2.0
 
 # The first octet of TCP_INFO, as tcp_states.h of Linux has it.
 _ESTABLISHED = 1
