@@ -1,17 +1,15 @@
 """Fixtures for all tests. An asynchronous test is marked `gen_test`, and pytest-tornado runs it in `io_loop`."""
 
 import asyncio
-import logging
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from tornado.platform.asyncio import AsyncIOLoop
 
+from tests.commands import logging_as_before
 from tests.fakes import ManualClock
 from tests.postgresql import PostgreSQL, run_server, upgrade_now
 from tornado_ds.settings import PasswordSettings, Settings
@@ -43,16 +41,8 @@ def io_loop() -> Iterator[AsyncIOLoop]:
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """Whatever a test, or a command that it runs, does to the log, the next one finds it as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-    # A logger of ours keeps the configuration that it was used with first.
-    for name, module in sys.modules.items():
-        if name.startswith("tornado_ds.") and hasattr(module, "log"):
-            vars(module.log).pop("bind", None)
+    with logging_as_before():
+        yield
 
 
 @pytest.fixture

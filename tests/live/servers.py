@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
+from tests.commands import run_command
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
@@ -206,17 +208,7 @@ class AuthServer(Server):
 
     def cli(self, *arguments: str, text: str = "") -> str:
         """Return what a command prints that is run beside the server, over the same data; *text* is its input."""
-        result = subprocess.run(
-            [sys.executable, "-m", "tornado_ds", *arguments],
-            cwd=ROOT,
-            env={**_clean_environment(), **self.settings},
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result.stdout
+        return run_command(*arguments, env=self.settings, text=text)
 
     def send_login(self, username: str, password: str) -> Response:
         """Return the answer to a login."""

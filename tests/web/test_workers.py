@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.commands import run_command
 from tests.live.servers import free_port, wait_for
 from tornado_ds.key_file import add_key
 
@@ -29,7 +30,7 @@ class Supervised:
         self.folder = folder
         self.internal = free_port()
         self._log = (folder / "log").open("wb")
-        self._environment = os.environ | {
+        self._settings = {
             "TORNADO_DS_WORKERS": str(WORKERS),
             "TORNADO_DS_DATA_DIR": str(folder / "var"),
             "TORNADO_DS_LISTEN": "127.0.0.1:0",
@@ -37,21 +38,12 @@ class Supervised:
             "TORNADO_DS_LOG_FORMAT": "json",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tornado_ds"], env=self._environment, cwd=folder, stderr=self._log
+            [sys.executable, "-m", "tornado_ds"], env=os.environ | self._settings, cwd=folder, stderr=self._log
         )
 
-    def command(self, *arguments: str, password: str | None = None) -> str:
+    def command(self, *arguments: str, password: str = "") -> str:
         """Return what a command on the same data prints."""
-        done = subprocess.run(
-            [sys.executable, "-m", "tornado_ds", *arguments],
-            env=self._environment,
-            cwd=self.folder,
-            input=password,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
+        return run_command(*arguments, env=self._settings, text=password)
 
     def events(self, name: str) -> list[dict[str, object]]:
         """Return the log lines that say *name*."""

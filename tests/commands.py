@@ -1,0 +1,65 @@
+"""Our commands, run in this process: as a program of its own, each would take a second to start."""
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+import structlog
+
+from tornado_ds import cli
+
+
+def run_command(*arguments: str, env: Mapping[str, str], text: str = "") -> str:
+    """Return what a command prints that succeeds; it finds *env* in the environment, and *text* on standard input."""
+    # In a thread: where Playwright is at work, a loop runs in this one.
+    with _environment(env), _stdin(text), logging_as_before(), ThreadPoolExecutor(1) as pool:
+        output, complaint = io.StringIO(), io.StringIO()
+        with redirect_stdout(output), redirect_stderr(complaint):
+            code = pool.submit(cli.run, list(arguments)).result(timeout=60)
+    assert code == 0, output.getvalue() + complaint.getvalue()
+    return output.getvalue()
+
+
+@contextmanager
+def logging_as_before() -> Iterator[None]:
+    """Whatever is done to the log meanwhile is undone at the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+        # A logger of ours keeps the configuration that it was used with first.
+        for name, module in sys.modules.items():
+            if name.startswith("tornado_ds.") and hasattr(module, "log"):
+                vars(module.log).pop("bind", None)
+
+
+@contextmanager
+def _environment(env: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("TORNADO_DS_"):
+            del os.environ[name]
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _stdin(text: str) -> Iterator[None]:
+    before = sys.stdin
+    sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
+    try:
+        yield
+    finally:
+        sys.stdin = before
