@@ -4,13 +4,22 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TypeVar
 
 import structlog
 
+from tests.postgresql import run_now
 from tornado_ds import cli
+from tornado_ds.app import open_services
+from tornado_ds.clock import Clock
+from tornado_ds.services import Services
+from tornado_ds.settings import Settings
+from tornado_ds.storage.database import COMMAND_SECONDS
+
+_Result = TypeVar("_Result")
 
 
 def run_command(*arguments: str, env: Mapping[str, str], text: str = "") -> str:
@@ -22,6 +31,18 @@ def run_command(*arguments: str, env: Mapping[str, str], text: str = "") -> str:
             code = pool.submit(cli.run, list(arguments)).result(timeout=60)
     assert code == 0, output.getvalue() + complaint.getvalue()
     return output.getvalue()
+
+
+def with_services(
+    settings: Settings, action: Callable[[Services], Awaitable[_Result]], *, clock: Clock | None = None
+) -> _Result:
+    """Do something beside the commands, as another process over the same database would."""
+
+    async def run() -> _Result:
+        async with open_services(settings, seconds=COMMAND_SECONDS, clock=clock) as services:
+            return await action(services)
+
+    return run_now(run)
 
 
 @contextmanager

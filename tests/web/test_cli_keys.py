@@ -2,16 +2,15 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
+from tests.commands import with_services
 from tests.fakes import ManualClock
-from tests.postgresql import run_now
 from tests.web.conftest import Keyboard
 from tornado_ds import cli
-from tornado_ds.app import open_services
 from tornado_ds.clock import iso
 from tornado_ds.key_file import add_key, open_key_ring, read_keys, retire_key
 from tornado_ds.keys import Key
@@ -19,8 +18,6 @@ from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession, Session
 from tornado_ds.settings import Settings
 from tornado_ds.users import User
-
-T = TypeVar("T")
 
 HOUR = 3600
 
@@ -59,18 +56,6 @@ def sessions(settings: Settings, keys: Sequence[Key], now: int) -> dict[str, Ope
         return opened
 
     return with_services(settings, prepare, clock=clock)
-
-
-def with_services(
-    settings: Settings, action: Callable[[Services], Awaitable[T]], *, clock: ManualClock | None = None
-) -> T:
-    """Do something beside the commands."""
-
-    async def run() -> T:
-        async with open_services(settings, clock=clock) as services:
-            return await action(services)
-
-    return run_now(run)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -5,25 +5,21 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import bcrypt
 import pytest
 
-from tests.postgresql import run_now
+from tests.commands import with_services
 from tests.web.terminal import run_in_terminal
 from tornado_ds import cli
-from tornado_ds.app import open_services
 from tornado_ds.errors import AuthenticationError
 from tornado_ds.resources import resource
-from tornado_ds.services import Services
 from tornado_ds.settings import Settings
 from tornado_ds.users import User
-
-T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
 OTHER = "another horse, another staple"
@@ -70,16 +66,6 @@ def write(folder: Path, content: str | list[dict[str, Any]], name: str = "users.
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
-
-
-def with_services(settings: Settings, action: Callable[[Services], Awaitable[T]]) -> T:
-    """Do something as a server over the same database would."""
-
-    async def run() -> T:
-        async with open_services(settings) as services:
-            return await action(services)
-
-    return run_now(run)
 
 
 def stored(settings: Settings) -> dict[str, User]:

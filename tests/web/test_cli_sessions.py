@@ -1,22 +1,19 @@
 """`sessions list`, `end` and `open`, beside a server or without one."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
+from tests.commands import with_services
 from tests.live.servers import AuthServer, fetch, wait_for
-from tests.postgresql import run_now
 from tornado_ds import cli
-from tornado_ds.app import open_services
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
 from tornado_ds.settings import Settings
 from tornado_ds.users import UserChanges
-
-T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -287,16 +284,6 @@ def refused(server: AuthServer, cookie: str) -> Any:
     """Return what the server says to a session that is over; None while it is not."""
     response = fetch(f"{server.url}/session", headers={"Cookie": cookie})
     return response.json() if response.status == 401 else None
-
-
-def with_services(settings: Settings, action: Callable[[Services], Awaitable[T]]) -> T:
-    """Run *action* with services of its own, as another process would."""
-
-    async def run() -> T:
-        async with open_services(settings) as services:
-            return await action(services)
-
-    return run_now(run)
 
 
 async def check(services: Services, token: str) -> Any:

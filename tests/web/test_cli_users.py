@@ -6,22 +6,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.postgresql import run_now
+from tests.commands import with_services
 from tests.web.conftest import Keyboard
 from tests.web.terminal import run_in_terminal
 from tornado_ds import cli
-from tornado_ds.app import open_services
 from tornado_ds.errors import AuthenticationError
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings
 from tornado_ds.users import User
-
-T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
 OTHER = "another horse, another staple"
@@ -82,16 +79,6 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     output = capsys.readouterr()
     assert (code, output.out, output.err.count("\n")) == (1, "", 1)
     return output.err.rstrip("\n")
-
-
-def with_services(settings: Settings, action: Callable[[Services], Awaitable[T]]) -> T:
-    """Do something as a server over the same database would."""
-
-    async def run() -> T:
-        async with open_services(settings) as services:
-            return await action(services)
-
-    return run_now(run)
 
 
 async def existing(services: Services, username: str = "alice") -> User:
