@@ -79,12 +79,15 @@ def torment(place: Place, plan: Plan, progress: Progress) -> Outcome:
     cast = make_cast(settings)
     held = []
     with OurServer(place, env={"TORNADO_DS_TRUSTED_PROXIES": "127.0.0.1"}) as server:
+        progress.step("nobody is slow")
+        nobody = Crowd(server.public, KINDS[0], b"", size=0)
+        calm = client.run(_hold(nobody, "either", server, place, cast, plan), pinned=False)
         for listener, address in (("internal", server.internal), ("public", server.public)):
             for kind in KINDS:
                 progress.step(f"{plan.slow_connections} connections with slow {kind.name} at the {listener} listener")
                 crowd = Crowd(address, kind, kind.first(listener, place, cast.hot), size=plan.slow_connections)
                 held.append(client.run(_hold(crowd, listener, server, place, cast, plan), pinned=False))
-    return _outcome(plan, held)
+    return _outcome(plan, calm, held)
 
 
 class Crowd:
@@ -172,7 +175,7 @@ def _head(place: Place, length: int) -> bytes:
     return "\r\n".join([*lines, "Content-Type: application/json", f"Content-Length: {length}", "", ""]).encode()
 
 
-def _outcome(plan: Plan, held: list[Held]) -> Outcome:
+def _outcome(plan: Plan, calm: Held, held: list[Held]) -> Outcome:
     failed = sum(each.failed for each in held)
     slowest = max(max(each.times) for each in held)
     answers = sum(len(each.replies) for each in held)
@@ -182,14 +185,14 @@ def _outcome(plan: Plan, held: list[Held]) -> Outcome:
         rows=[
             [
                 each.listener,
-                each.kind,
+                each.kind if each is not calm else "nobody",
                 count(each.connections),
                 count(len(each.replies)),
                 count(each.failed),
                 milliseconds(percentile(each.times, 99)),
                 milliseconds(max(each.times)),
             ]
-            for each in held
+            for each in [calm, *held]
         ],
         values={f"{each.listener} {each.kind}": each.values() for each in held},
         targets=[
