@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -40,6 +41,19 @@ async def test_sqlite_file_is_not_made_when_it_is_missing(tmp_path: Path) -> Non
             await use(database)
 
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+    await database.close()
+
+
+async def test_sqlite_leaves_no_thread_behind_when_a_file_cannot_be_opened(tmp_path: Path) -> None:
+    """A thread that says goodbye to a loop that is closed by then, as a command's soon is, ends in a traceback."""
+    before = set(threading.enumerate())
+    database = Database(parse_url(f"sqlite:///{tmp_path}/missing.sqlite3"))
+
+    with pytest.raises(StorageError):
+        await _read(database)
+
+    left = [thread.name for thread in set(threading.enumerate()) - before if "_connection_worker" in thread.name]
+    assert left == []
     await database.close()
 
 

@@ -1,10 +1,12 @@
 """Engines for the two databases, with limits, and with connections that are given up once no good can come of them."""
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -39,7 +41,7 @@ def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
         pool_size=15,
         max_overflow=0,
         pool_timeout=1,
-        connect_args={"timeout": seconds, "isolation_level": None},
+        connect_args={"timeout": seconds, "isolation_level": None, "async_creator_fn": _open_sqlite},
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -119,6 +121,20 @@ def _check_file(info: Mapping[str, Any]) -> None:
     # what is written there is lost.
     if _identity(info["path"]) != info["file"]:
         raise DisconnectionError("the file is gone, or another one is in its place")
+
+
+async def _open_sqlite(database: str, **options: Any) -> aiosqlite.Connection:
+    """Return what aiosqlite opens; where it cannot, none of its threads is left either."""
+    connection = aiosqlite.connect(database, **options)
+    # So that no thread outlives us; SQLAlchemy does the same where it opens the file itself.
+    connection._thread.daemon = True
+    try:
+        return await connection
+    except sqlite3.Error:
+        # The thread says goodbye to the loop; were that closed by then, as it
+        # soon is in a command, there would be a traceback of it.
+        await asyncio.to_thread(connection._thread.join)
+        raise
 
 
 def _identity(path: str) -> tuple[int, int] | None:
