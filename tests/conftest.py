@@ -3,12 +3,13 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
+from tests import canaries
 from tests.commands import logging_as_before
 from tests.fakes import ManualClock
 from tests.postgresql import PostgreSQL, run_server, upgrade_now
@@ -20,6 +21,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith("tests/live/"):
             item.add_marker(pytest.mark.xdist_group("live"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test whose output gives a secret away fails, whatever it was about."""
+    report = yield
+    # By the end of a test everything is there that it did not read, and so look at, itself.
+    found = [leak for _, text in report.sections for leak in canaries.leaks(text)] if report.when == "teardown" else []
+    if found:
+        report.outcome = "failed"
+        report.longrepr = "\n".join(["the output gives away:", *found])
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_wrote_secrets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The logs of all servers that were started for tests are looked through once all are over."""
+    yield
+
+    # deepstream's own log is not ours: it shows the address of the webhook, password included.
+    logs = [path for path in tmp_path_factory.getbasetemp().rglob("*log") if path.name != "deepstream.log"]
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in logs if path.is_file()}
+    assert {} == {path: found for path, text in texts.items() if (found := canaries.leaks(text))}
 
 
 @pytest.fixture

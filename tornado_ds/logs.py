@@ -18,8 +18,8 @@ MAX_VALUE = 500
 # These log statements, values, and what they run.
 _TALKATIVE = ("sqlalchemy", "aiosqlite", "alembic", "asyncio")
 
-# From here on Tornado quotes what came over the wire, which can be a cookie.
-_QUOTE = re.compile(r"b?['\"]|[?]")
+# Two words say what Tornado finds wrong. What follows may have come over the wire, quoted or not: it can be a cookie.
+_TWO_WORDS = re.compile(r"(?:[^\s'\"?]+ ?){0,2}")
 
 
 def configure_logging(log_format: Literal["console", "json"], *, level: Level = "info") -> None:
@@ -73,8 +73,14 @@ def _make_harmless(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     return event
 
 
+def _first_words(text: str) -> str:
+    match = _TWO_WORDS.match(text)
+    assert match is not None
+    return match[0].rstrip()
+
+
 def _quote_no_request(record: logging.LogRecord) -> bool:
     """Leave out of Tornado's lines what they quote of a request."""
     if record.name.startswith("tornado") and isinstance(record.args, tuple):
-        record.args = tuple(arg if isinstance(arg, int) else _QUOTE.split(str(arg), 1)[0] for arg in record.args)
+        record.args = tuple(arg if isinstance(arg, int) else _first_words(str(arg)) for arg in record.args)
     return True

@@ -471,11 +471,21 @@ def _refuse_unknown_variables() -> None:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
+    except yaml.YAMLError as exc:
+        raise SettingsError(f"{file} is not YAML: {_yaml_problem(exc)}") from exc
+    except (OSError, ValueError, RecursionError) as exc:
         raise SettingsError(f"{file} cannot be read: {' '.join(str(exc).split())}") from exc
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError(f"{file} holds no settings: write lines such as `listen: 127.0.0.1:8000`")
     return content
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """Say what is wrong and where; the parser's own text quotes the line, which may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "it holds characters that YAML does not know"
+    problem = re.sub(r"'.*'", "this", error.problem or "something is wrong", flags=re.DOTALL)
+    return f"line {error.problem_mark.line + 1}: {problem}"
 
 
 def _refuse_open_file(file: Path, content: dict[str, Any]) -> None:

@@ -5,20 +5,19 @@ Package scope, not session scope: while Playwright's browser is up, no other tes
 """
 
 import json
-import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
+from tests.canaries import PASSWORD as PASSWORD
+from tests.canaries import WEBHOOK_SECRET
 from tests.live import chromium
 from tests.live.clients import Client, Driver
 from tests.live.servers import AuthServer, Deepstream, free_port
 
 Connect = Callable[..., Client]
 NewContext = Callable[..., BrowserContext]
-
-PASSWORD = "correct horse battery staple"
 
 USERS = [
     {"username": "alice", "password": PASSWORD, "roles": ["editor"], "client_data": {"colour": "green"}},
@@ -29,7 +28,7 @@ USERS = [
 @pytest.fixture(scope="package")
 def secret() -> str:
     """The password of deepstream at the webhook."""
-    return secrets.token_hex(32)
+    return WEBHOOK_SECRET
 
 
 @pytest.fixture(scope="package")

@@ -51,13 +51,14 @@ class Response:
 
 
 def fetch(url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: object = None) -> Response:
-    """Return the answer to one request; a *body* goes out as JSON."""
+    """Return the answer to one request; a *body* goes out as it is if it is bytes, else as JSON."""
     parts = urlsplit(url)
-    data = None if body is None else json.dumps(body)
-    content = {} if data is None else {"Content-Type": "application/json"}
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body)
+    content = {"Content-Type": "application/json"} if isinstance(data, str) else {}
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=10)
     try:
-        connection.request(method, parts.path or "/", body=data, headers={**content, **(headers or {})})
+        target = parts._replace(scheme="", netloc="", path=parts.path or "/").geturl()
+        connection.request(method, target, body=data, headers={**content, **(headers or {})})
         response = connection.getresponse()
         return Response(response.status, response.getheaders(), response.read())
     finally:
@@ -141,6 +142,11 @@ class Server:
         finally:
             self.kill()
         assert code == 0, f"exit code {code}\n{self.output}"
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to it."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """Stop at once, as a crash would."""

@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 import orjson
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
+from tests.canaries import PASSWORD as PASSWORD
+
 PAGE = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin"}
 SCRIPT = {"Accept": "application/json", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
-
-PASSWORD = "correct horse battery staple"
 
 
 class Browser:

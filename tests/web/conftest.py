@@ -11,6 +11,7 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.platform.asyncio import AsyncIOLoop
 
+from tests.canaries import WEBHOOK_SECRET
 from tests.fakes import ManualClock
 from tests.web.browser import PASSWORD, Browser
 from tornado_ds.app import open_services
@@ -19,7 +20,7 @@ from tornado_ds.services import Services
 from tornado_ds.settings import PasswordSettings, Settings, WebhookSettings
 from tornado_ds.users import User
 
-SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+SECRET = WEBHOOK_SECRET
 
 NewBrowser = Callable[[], Browser]
 Keyboard = Callable[[str], object]
