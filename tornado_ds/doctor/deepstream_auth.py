@@ -26,7 +26,8 @@ def webhook_options(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def examine_auth(content: Mapping[str, Any], settings: Settings, secret: str | None) -> Iterator[Finding]:
     """Yield what is missing or dangerous in the list of authentication types."""
-    if not isinstance(content.get("auth"), list):
+    is_list = isinstance(content.get("auth"), list)
+    if not is_list:
         yield _misplaced(content)
     entries = _entries(content)
     for entry in entries:
@@ -35,7 +36,7 @@ def examine_auth(content: Mapping[str, Any], settings: Settings, secret: str | N
         options = webhook_options(content)
         yield from _endpoint(text_of(options.get("endpointUrl")), settings, secret)
         yield from _options(options)
-    elif entries:
+    elif is_list:
         yield wrong(TOPIC, "auth has no entry of type http, so nobody asks tornado_ds", _PASTE)
 
 
@@ -51,9 +52,12 @@ def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _misplaced(content: Mapping[str, Any]) -> Finding:
     if isinstance(content.get("auth"), dict):
-        return wrong(TOPIC, "auth is no list, as deepstream 5 and later want it", _PASTE)
+        # It is merged into the default, a list with one entry of type none, which stays in force.
+        return wrong(TOPIC, "auth is no list: deepstream overlooks it, and lets everybody in", _PASTE)
+    if "auth" in content:
+        return wrong(TOPIC, "auth is no list, so deepstream does not start", _PASTE)
     if "type" in content:
-        return wrong(TOPIC, "type and options stand at the top, where deepstream ignores or refuses them", _PASTE)
+        return wrong(TOPIC, "type and options stand at the top instead of in a list below auth", _PASTE)
     return wrong(TOPIC, "auth is missing: deepstream lets everybody in", _PASTE)
 
 

@@ -55,7 +55,7 @@ def _http_server(server: Mapping[str, Any]) -> Iterator[Finding]:
     if missing := sorted(_NEEDED - listed):
         text = f"the uws service does not hand over {' and '.join(missing)} (in lower case): no cookie logs in"
         yield wrong(TOPIC, text, _HEADERS)
-    if missing := sorted(_USEFUL - listed):
+    elif missing := sorted(_USEFUL - listed):
         text = f"the uws service does not hand over {' and '.join(missing)}, which sessions are recognised by"
         yield warning(TOPIC, text, _HEADERS)
 
