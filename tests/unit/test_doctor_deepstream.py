@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 
 def examine(path: Path, settings: Settings, *, secret: str | None = SECRET, **variables: str) -> DeepstreamConfig:
     """What is to be said of the file."""
-    return examine_deepstream_config(path, settings, secret=secret, variables=variables)
+    return examine_deepstream_config(path, settings, internal="127.0.0.1:8001", secret=secret, environment=variables)
 
 
 def bad(found: DeepstreamConfig) -> list[str]:
@@ -309,6 +309,45 @@ def test_hash_in_a_value_is_found(folder: Path, settings: Settings, config: dict
     assert [f"wrong: line {line}: the value has a #, and deepstream cuts every line there"] == bad(found)
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param(
+            'serverName: "a#b"', "config.yml, line 1: the value has a #, and deepstream", id="quotes-cut-open"
+        ),
+        pytest.param("x: |\n  a # b", "line 1: the value has a #, and deepstream", id="block"),
+    ],
+)
+def test_hash_is_found_when_what_is_left_is_another_file(
+    folder: Path, settings: Settings, config: dict[str, Any], line: str, expected: str
+) -> None:
+    """Without the closing quote it is no YAML any more, which is not what to mend."""
+    path = folder / "config.yml"
+    path.write_text(f"{line}\n{yaml.safe_dump(config)}")
+
+    [text] = bad(examine(path, settings))
+
+    assert expected in text
+
+
+def test_variables_of_our_own_config_are_known_without_being_set(
+    folder: Path, settings: Settings, config: dict[str, Any]
+) -> None:
+    """The line says that deepstream does not know them by itself."""
+    webhook(config)["endpointUrl"] = "http://deepstream:${TORNADO_DS_WEBHOOK__SECRET}@127.0.0.1:8001/check-token"
+    path = folder / "config.yml"
+    path.write_text(yaml.safe_dump(config))
+
+    [unset] = examine(path, settings).findings
+    [known] = examine(path, settings, TORNADO_DS_WEBHOOK__SECRET=SECRET).findings
+
+    assert ("ok", True) == (
+        unset.level,
+        unset.text.endswith("with TORNADO_DS_WEBHOOK__SECRET in its environment"),
+    )
+    assert ("ok", True) == (known.level, known.text.endswith("nothing dangerous"))
+
+
 def test_secret_is_not_compared_when_it_is_not_known(folder: Path, settings: Settings, config: dict[str, Any]) -> None:
     """On deepstream's machine it may be only in this file."""
     path = folder / "config.yml"
@@ -346,7 +385,7 @@ TREES = st.recursive(
 )
 
 
-@hypothesis(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.dictionaries(KEYS, TREES, max_size=6).map(yaml.safe_dump) | st.text(max_size=200))
 def test_any_file_gets_findings(tmp_path: Path, settings: Settings, content: str) -> None:
     """Whatever stands where something else is expected."""
@@ -356,3 +395,28 @@ def test_any_file_gets_findings(tmp_path: Path, settings: Settings, content: str
     found = examine(path, settings)
 
     assert found.findings
+
+
+BOMB = "\n".join(["x0: &x0 [a, a]", *(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]" for n in range(1, 60))])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "auth: *x59",
+        "auth: [{type: *x59}]",
+        "auth: [{type: http, options: {endpointUrl: *x59, permittedStatusCodes: *x59, retryStatusCodes: *x59}}]",
+        "auth: [{type: http, options: {requestTimeout: *x59, promoteToHeader: *x59}}]",
+        "httpServer: {type: uws, options: {headers: *x59}}",
+        "connectionEndpoints: *x59",
+        "plugins: {guard: {path: *x59, options: {url: *x59, secret: *x59}}}",
+        "plugins: {guard: {path: /session-guard.js, options: {url: [*x59], secret: *x59}}}",
+        "permission: {type: config, options: {permissions: {record: *x59, rpc: {a: *x59, b: {request: *x59}}}}}",
+    ],
+)
+def test_aliases_that_multiply_are_never_written_out(folder: Path, settings: Settings, part: str) -> None:
+    """Sixty lines stand for a text that no disk could hold."""
+    path = folder / "config.yml"
+    path.write_text(f"{BOMB}\n{part}\n")
+
+    assert bad(examine(path, settings))

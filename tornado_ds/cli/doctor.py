@@ -23,7 +23,7 @@ from tornado_ds.doctor.findings import Finding, wrong
 from tornado_ds.doctor.targets import parse_target
 from tornado_ds.errors import SettingsError
 from tornado_ds.logs import configure_logging
-from tornado_ds.settings import Settings, UnixAddress, variable_of
+from tornado_ds.settings import Settings, UnixAddress
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 
@@ -70,18 +70,11 @@ def _examine(settings: Settings, url: str | None, file: Path | None) -> list[Fin
         internal = f"http://{reachable(settings.internal_listen)}"
     config = None
     if file is not None:
-        secret = find_secret(settings)
-        variables = _variables(internal, secret)
-        config = examine_deepstream_config(file, settings, secret=secret, variables=variables)
+        address = parse_target(internal).parts.netloc
+        config = examine_deepstream_config(
+            file, settings, internal=address, secret=find_secret(settings), environment=os.environ
+        )
     return asyncio.run(examine(settings, internal=internal, url=url, config=config, clock=SystemClock()))
-
-
-def _variables(internal: str, secret: str | None) -> dict[str, str]:
-    """Return the environment, with what our own config.yml wants to find there."""
-    ours = {variable_of("internal_listen"): parse_target(internal).parts.netloc}
-    if secret is not None:
-        ours[variable_of("webhook.secret")] = secret
-    return {**ours, **os.environ}
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ class DeepstreamFile:
     """
     What the file says, all scalars as text, and what is wrong with how it says it.
 
-    In the place of each `fileLoad(...)` stands a key of *loaded*.
+    In the place of each `fileLoad(...)` stands a key of *loaded*; *variables* are those that it names.
     """
 
     content: Mapping[str, Any]
     loaded: Mapping[str, Any]
+    variables: Set[str]
     findings: Sequence[Finding]
 
 
@@ -48,11 +49,15 @@ def read_deepstream_file(path: Path, variables: Mapping[str, str]) -> Deepstream
         raise ProbeError(f"{path} is read only as .yml, .yaml or .json")
     text = _read(path)
     reader = _Reader(path.parent, variables)
-    cut = re.sub("#.*", "", text)
-    content = _parse(path, reader.substitute(cut))
+    cuts = _cut_values(text)
+    try:
+        content = _parse(path, reader.substitute(re.sub("#.*", "", text)))
+    except ProbeError as exc:
+        # A quote that was cut off is the likelier reason.
+        raise ProbeError(f"{path}, {cuts[0].text}" if cuts else str(exc)) from exc
     if not isinstance(content, dict):
         raise ProbeError(f"{path} holds no settings of deepstream")
-    return DeepstreamFile(content, reader.loaded, [*_cut_values(text), *reader.findings])
+    return DeepstreamFile(content, reader.loaded, reader.names, [*cuts, *reader.findings])
 
 
 def mapping(value: object) -> Mapping[str, Any]:
@@ -85,6 +90,7 @@ class _Reader:
         self._folder = folder
         self._variables = variables
         self.loaded: dict[str, Any] = {}
+        self.names: set[str] = set()
         self.findings: list[Finding] = []
 
     def substitute(self, text: str) -> str:
@@ -93,7 +99,8 @@ class _Reader:
         return self._with_variables(text)
 
     def _with_variables(self, text: str) -> str:
-        for name in sorted({match[1] for match in _VARIABLE.finditer(text)} - self._variables.keys())[:_MAX_FILES]:
+        self.names = {match[1] for match in _VARIABLE.finditer(text)}
+        for name in sorted(self.names - self._variables.keys())[:_MAX_FILES]:
             self.findings.append(
                 warning(
                     TOPIC,
@@ -101,7 +108,7 @@ class _Reader:
                     "Make sure that it is set where deepstream starts, and run this command there.",
                 )
             )
-        return _VARIABLE.sub(lambda match: self._variables.get(match[1], ""), text)
+        return _VARIABLE.sub(self._value, text)
 
     def _load(self, match: re.Match[str]) -> str:
         path = self._folder / match[1]
