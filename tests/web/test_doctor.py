@@ -190,7 +190,11 @@ async def test_nothing_is_wrong_when_all_is_well(folder: Path) -> None:
             "wrong webhook: asked about a socket without a cookie, it answers 400 'no' instead of 403 not_logged_in; ",
             id="other-status",
         ),
-        pytest.param(Rules(request=no_body), "wrong origin: a page of another site is not refused", id="body-lost"),
+        pytest.param(
+            Rules(request=no_body),
+            "wrong webhook: asked about a made-up token, it answers 403 'not_logged_in' instead of 403 session_invalid",
+            id="body-lost",
+        ),
         pytest.param(
             Rules(answer=without("X-Content-Type-Options")),
             "warning webhook: security headers are missing or changed on the way: X-Content-Type-Options",
@@ -204,7 +208,42 @@ async def test_webhook_is_wrong_when_a_proxy_changes_what_it_says(folder: Path, 
         found = await installation.examine(url)
 
     line = expected.format(url=f"{url}/check-token")
-    assert [line] == [text[: len(line)] for text in bad(found) if text.startswith(line)]
+    assert [line] == [text[: len(line)] for text in bad(found)]
+
+
+@pytest.mark.gen_test
+async def test_origin_is_wrong_when_pages_of_strangers_may_connect(folder: Path) -> None:
+    """As if the server took every origin."""
+    async with installed(folder) as installation:
+        ours = installation.settings.public_url.encode()
+
+        def pose_as_ours(request: HTTPServerRequest) -> None:
+            request.body = request.body.replace(b"https://doctor.invalid", ours)
+
+        async with reverse_proxy(installation.internal, Rules(request=pose_as_ours)) as url:
+            found = await installation.examine(url)
+
+    assert [
+        "wrong origin: a page of another site is not refused ('session_invalid'):"
+        " it could connect with your user's cookie"
+    ] == bad(found)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("public_url", "expected"),
+    [
+        pytest.param("http://127.0.0.1:1", "pages at http://127.0.0.1:1 may not connect ('origin_denied')", id="port"),
+        pytest.param("https://127.0.0.1", "the server looks for a cookie of another name", id="https"),
+    ],
+)
+async def test_origin_is_wrong_when_the_server_was_not_restarted(folder: Path, public_url: str, expected: str) -> None:
+    """It runs with the settings of before."""
+    async with installed(folder) as installation:
+        installation.settings = installation.settings.model_copy(update={"public_url": public_url})
+        found = await installation.examine()
+
+    assert [expected] == [line.text[: len(expected)] for line in found if line.topic == "origin"]
 
 
 @pytest.mark.gen_test

@@ -2,9 +2,11 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from asyncio import LimitOverrunError
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from time import monotonic
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -12,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.httputil import HTTPHeaders, HTTPInputError, parse_response_start_line
 from tornado.iostream import UnsatisfiableReadError
-from tornado.simple_httpclient import HTTPTimeoutError, SimpleAsyncHTTPClient
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError, SimpleAsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 from tornado_ds.doctor.targets import port_of
@@ -61,7 +63,7 @@ async def ask(
         decompress_response=False,
         connect_timeout=ANSWER_SECONDS,
         request_timeout=ANSWER_SECONDS,
-        ssl_options=_context(url),
+        ssl_options=trusted() if url.startswith("https:") else None,
     )
     client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_MAX_ANSWER)
     start = monotonic()
@@ -73,9 +75,24 @@ async def ask(
     return Answer(response.code, response.headers, response.body or b"", monotonic() - start)
 
 
+async def ask_all(*requests: Awaitable[Answer]) -> list[Answer]:
+    """
+    Return the answers to all *requests*, which are on their way at the same time.
+
+    Raises:
+        ProbeError: One of them has no answer; all are over by then.
+    """
+    answers = []
+    for result in await asyncio.gather(*requests, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        answers.append(result)
+    return answers
+
+
 async def ask_stream(url: str, *, headers: Mapping[str, str]) -> Answer:
     """
-    Return the head of an answer that goes on for ever, and the first octet of its body, none if it does not come.
+    Return the head of an answer, and of an endless one the first octet, none if that does not come at once.
 
     Raises:
         ProbeError: There is no head within `ANSWER_SECONDS`.
@@ -87,10 +104,10 @@ async def ask_stream(url: str, *, headers: Mapping[str, str]) -> Answer:
         writer.write("\r\n".join([*head, "", ""]).encode("ascii"))
         status_line, _, rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").partition("\r\n")
         status, fields = parse_response_start_line(status_line).code, HTTPHeaders.parse(rest)
-        try:
-            body = await asyncio.wait_for(reader.read(1), ANSWER_SECONDS / 2)
-        except TimeoutError:
-            body = b""
+        body = b""
+        if status == 200:
+            with suppress(TimeoutError):
+                body = await asyncio.wait_for(reader.read(1), ANSWER_SECONDS / 2)
     return Answer(status, fields, body, monotonic() - start)
 
 
@@ -114,9 +131,8 @@ async def ask_websocket(url: str) -> None:
     Raises:
         ProbeError: There is not.
     """
-    request = HTTPRequest(
-        url, connect_timeout=ANSWER_SECONDS, request_timeout=ANSWER_SECONDS, ssl_options=_context(url)
-    )
+    options = trusted() if url.startswith("wss:") else None
+    request = HTTPRequest(url, connect_timeout=ANSWER_SECONDS, request_timeout=ANSWER_SECONDS, ssl_options=options)
     async with _translated(), asyncio.timeout(ANSWER_SECONDS):
         connection = await websocket_connect(request)
         connection.close()
@@ -124,21 +140,24 @@ async def ask_websocket(url: str) -> None:
             pass
 
 
-def _context(url: str) -> ssl.SSLContext | None:
-    """Return what TLS needs; without TLS it would only take time, in which answers look slow."""
-    return ssl.create_default_context() if urlsplit(url).scheme in ("https", "wss") else None
+@cache
+def trusted() -> ssl.SSLContext:
+    """What is trusted here; to read it takes longer than most answers do."""
+    return ssl.create_default_context()
 
 
 @asynccontextmanager
 async def _connected(parts: SplitResult) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection, for `ANSWER_SECONDS` at most."""
-    url = parts.geturl()
+    context = trusted() if parts.scheme == "https" else None
     async with asyncio.timeout(ANSWER_SECONDS):
-        reader, writer = await asyncio.open_connection(parts.hostname, port_of(url), ssl=_context(url))
+        reader, writer = await asyncio.open_connection(parts.hostname, port_of(parts.geturl()), ssl=context)
         try:
             yield reader, writer
         finally:
             writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -149,9 +168,16 @@ async def _translated() -> AsyncIterator[None]:
         raise CertificateError(exc.verify_message) from exc
     except (TimeoutError, HTTPTimeoutError) as exc:
         raise ProbeError(f"no answer within {ANSWER_SECONDS:g} s") from exc
+    except (
+        HTTPStreamClosedError,
+        HTTPInputError,
+        UnsatisfiableReadError,
+        EOFError,
+        LimitOverrunError,
+        ValueError,
+    ) as exc:
+        raise ProbeError("what answers there does not speak HTTP") from exc
     except HTTPError as exc:
-        raise ProbeError(str(exc.message) if exc.code == 599 else f"the answer is {exc.code}") from exc
+        raise ProbeError(f"the answer is {exc.code}") from exc
     except OSError as exc:
         raise ProbeError(exc.strerror or str(exc) or type(exc).__name__) from exc
-    except (HTTPInputError, UnsatisfiableReadError, EOFError, asyncio.LimitOverrunError, ValueError) as exc:
-        raise ProbeError("what answers there does not speak HTTP") from exc

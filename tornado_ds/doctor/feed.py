@@ -53,12 +53,13 @@ async def examine_readiness(url: str, clock: Clock) -> list[Finding]:
     if "ready" not in state:
         text = f"{url}/readyz is not there ({answer.status}), so it is not seen whether the server is ready"
         return [warning("server", text, "Ask the internal listener itself, if the proxy is not to pass this on.")]
-    age = state.get("feed_age_seconds")
-    aged = f", and knows of what ended {age} s ago" if isinstance(age, int | float) else ""
     if answer.status != 200 or not state["ready"]:
-        text = f"it is not ready: {answer.body.decode('utf-8', 'replace')!a:.200}"
+        why = ", ".join(map(str, _as_object(state.get("not_ready")).values())) or "it does not say why"
+        text = f"{url} is not ready: {why:.300}"
         return [wrong("server", text, "See the line about the database, and the server's log."), *_clock(answer, clock)]
-    return [ok("server", f"ready{aged}"), *_clock(answer, clock)]
+    age = state.get("feed_age_seconds")
+    aged = f", and has read the change feed {age:.1f} s ago" if isinstance(age, int | float) else ""
+    return [ok("server", f"{url} is ready{aged}"), *_clock(answer, clock)]
 
 
 def _unreachable(target: Target, why: str, *, is_guess: bool) -> Finding:
@@ -69,9 +70,12 @@ def _unreachable(target: Target, why: str, *, is_guess: bool) -> Finding:
 
 def _json(answer: Answer) -> dict[str, object]:
     try:
-        value = orjson.loads(answer.body)
+        return _as_object(orjson.loads(answer.body))
     except orjson.JSONDecodeError:
         return {}
+
+
+def _as_object(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 

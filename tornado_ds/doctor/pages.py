@@ -1,12 +1,11 @@
 """What a browser finds at `public_url`."""
 
-import asyncio
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tornado_ds.clock import Clock
 from tornado_ds.cookies import SessionCookie
-from tornado_ds.doctor.client import Answer, ask, ask_websocket
+from tornado_ds.doctor.client import Answer, ask, ask_all, ask_websocket
 from tornado_ds.doctor.findings import Finding, ok, warning, wrong
 from tornado_ds.doctor.headers import examine_headers
 from tornado_ds.doctor.targets import parse_target
@@ -24,7 +23,7 @@ async def examine_pages(settings: Settings, clock: Clock) -> list[Finding]:
         certificate = await examine_certificate(parse_target(url), clock)
         if certificate is not None and certificate.level == "wrong":
             return [certificate]
-        login, logout, figures = await asyncio.gather(
+        login, logout, figures = await ask_all(
             ask(f"{url}/login", headers={"Accept": "text/html"}),
             # For somebody who is not logged in this changes nothing, and clears the cookie as it was set.
             ask(f"{url}/logout", method="POST", headers={"Accept": "text/html", "Origin": url}, body=b""),

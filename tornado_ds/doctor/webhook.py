@@ -1,13 +1,12 @@
 """Asks the webhook what deepstream asks, and a few things that only a stranger would."""
 
-import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from tornado_ds.cookies import SessionCookie
-from tornado_ds.doctor.client import Answer, ask
+from tornado_ds.doctor.client import Answer, ask, ask_all
 from tornado_ds.doctor.findings import Finding, ok, warning, wrong
 from tornado_ds.doctor.headers import examine_headers
 from tornado_ds.doctor.targets import Target, basic_auth
@@ -66,14 +65,16 @@ async def examine_webhook(target: Target, settings: Settings, *, is_ours: bool) 
         ProbeError: It does not answer.
     """
     questions = _questions(target.authorization, settings)
-    answers = dict(zip(questions, await asyncio.gather(*(q.ask(target.url) for q in questions.values())), strict=True))
+    answers = dict(zip(questions, await ask_all(*(q.ask(target.url) for q in questions.values())), strict=True))
     for check in (_redirects, _pages, _strangers, _secret):
         if (finding := check(answers, target)) is not None:
             return [finding]
+    if (finding := _codes(questions, answers)) is not None:
+        return [finding]
     return [
         ok(TOPIC, f"{target.url} wants the secret, redirects nobody and answers no page"),
-        *_codes(questions, answers),
-        *_origins(answers, settings.public_url if is_ours else None),
+        ok(TOPIC, "sockets, the HTTP API and MQTT get the answers that deepstream understands"),
+        _origins(answers, settings.public_url if is_ours else None),
         examine_headers(TOPIC, answers["stranger"], settings),
         _time(answers),
     ]
@@ -156,34 +157,33 @@ def _secret(answers: Answers, target: Target) -> Finding | None:
     return None
 
 
-def _codes(questions: Mapping[str, Question], answers: Answers) -> Iterator[Finding]:
-    odd = [name for name in ("socket", "api", "mqtt", "token", "get") if not questions[name].accepts(answers[name])]
-    for name in odd[:1]:
+def _codes(questions: Mapping[str, Question], answers: Answers) -> Finding | None:
+    for name in ("socket", "api", "mqtt", "token", "get"):
+        if questions[name].accepts(answers[name]):
+            continue
         status, (expected, code) = answers[name].status, questions[name].expected
         what, given = questions[name].what, _text(answers[name])
         text = f"asked {what}, it answers {status} {given!a:.60} instead of {expected} {code}"
         if status not in _STATUSES:
             text += "; deepstream may ask again, or misunderstand"
-        yield wrong(TOPIC, text, "See that no proxy changes status codes or texts, and that both are of one version.")
-    if not odd:
-        yield ok(TOPIC, "sockets, the HTTP API and MQTT get the answers that deepstream understands")
+        return wrong(TOPIC, text, "See that no proxy changes what is asked or answered; both must be of one version.")
+    return None
 
 
-def _origins(answers: Answers, public_url: str | None) -> Iterator[Finding]:
+def _origins(answers: Answers, public_url: str | None) -> Finding:
     foreign, own = (_text(answers[name]) for name in ("foreign", "own"))
     if foreign != "origin_denied":
         text = f"a page of another site is not refused ({foreign!a:.60}): it could connect with your user's cookie"
-        yield wrong("origin", text, "See that the body reaches the server unchanged.")
-    elif public_url is None:
-        yield ok("origin", "pages of other sites may not connect")
-    elif own == "not_logged_in":
+        return wrong("origin", text, "See that the body reaches the server unchanged.")
+    if public_url is None:
+        return ok("origin", "pages of other sites may not connect")
+    if own == "not_logged_in":
         text = "the server looks for a cookie of another name than these settings say"
-        yield wrong("origin", text, "Restart it: its public_url has changed between http and https.")
-    elif own != "session_invalid":
+        return wrong("origin", text, "Restart it: its public_url has changed between http and https.")
+    if own != "session_invalid":
         text = f"pages at {public_url} may not connect ({own!a:.60})"
-        yield wrong("origin", text, "Set public_url to what the address bar shows, and restart the server.")
-    else:
-        yield ok("origin", f"pages at {public_url} may connect, those of other sites may not")
+        return wrong("origin", text, "Set public_url to what the address bar shows, and restart the server.")
+    return ok("origin", f"pages at {public_url} may connect, those of other sites may not")
 
 
 def _time(answers: Answers) -> Finding:
