@@ -8,15 +8,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
 from tornado_ds.handlers.routes import WebApplication
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
-from tornado_ds.llhttp.server import Limits
+from tornado_ds.llhttp.server import Limits, affordable_connections
 from tornado_ds.llhttp.server import Server as LLHTTPServer
 
+log = structlog.get_logger("server")
+
 DRAIN_SECONDS = 5.0
+
+# So often a line says that connections were too many.
+REPORT_SECONDS = 1.0
 
 
 class Listener(ABC):
@@ -46,7 +52,12 @@ class Listener(ABC):
 
 
 class PublicListener(Listener):
-    """Tornado's own server, with TLS if *tls* is given."""
+    """
+    Tornado's own server, with TLS if *tls* is given.
+
+    Connections beyond their limit are accepted and closed at once, so that
+    descriptors are left for everything else.
+    """
 
     def __init__(
         self,
@@ -67,6 +78,7 @@ class PublicListener(Listener):
             max_header_size=MAX_HEAD_BYTES,
             # Bodies are bounded by the application, which can say so kindly.
             max_body_size=2**62,
+            limit=limits.connections or affordable_connections(),
         )
 
     def renew(self, tls: ssl.SSLContext | None) -> None:
@@ -75,7 +87,7 @@ class PublicListener(Listener):
 
     @property
     def connections(self) -> int:
-        return self._server.connections
+        return len(self._server.streams)
 
     async def start(self) -> None:
         self._server.add_sockets(self._sockets)
@@ -104,14 +116,32 @@ class InternalListener(Listener):
 
 
 class _TornadoServer(HTTPServer):
-    """Counts its connections."""
+    """Knows its connections, and hangs up on those beyond *limit*."""
 
-    connections = 0
+    def initialize(self, *arguments: Any, limit: int, **options: Any) -> None:  # type: ignore[override]
+        super().initialize(*arguments, **options)
+        self.streams: set[IOStream] = set()
+        self._limit = limit
+        self._turned_away = 0
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        self.connections += 1
-        super().handle_stream(stream, address)
+        if len(self.streams) < self._limit:
+            self.streams.add(stream)
+            super().handle_stream(stream, address)
+        else:
+            self._turn_away(stream)
 
-    def on_close(self, server_conn: object) -> None:
-        self.connections -= 1
+    def on_close(self, server_conn: Any) -> None:
+        self.streams.discard(server_conn.stream)
         super().on_close(server_conn)
+
+    def _turn_away(self, stream: IOStream) -> None:
+        # Whoever floods us must not flood the log.
+        if not self._turned_away:
+            asyncio.get_running_loop().call_later(REPORT_SECONDS, self._report)
+        self._turned_away += 1
+        stream.close()
+
+    def _report(self) -> None:
+        log.warning("too many connections", turned_away=self._turned_away, limit=self._limit)
+        self._turned_away = 0

@@ -21,6 +21,12 @@ BACKLOG = 4096
 # While it stops, a server waits so long for what is already on its way to it.
 LAST_CALL_SECONDS = 0.25
 
+# Each costs memory, so that even endless descriptors do not allow for more.
+_MOST_CONNECTIONS = 20_000
+
+# Files, the database and our own wake-ups need descriptors too.
+_OTHER_DESCRIPTORS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -53,7 +59,7 @@ class Server:
         self.answers = Answers(is_https=app.services.cookie.is_secure)
         self.is_draining = False
         self._limits = limits or Limits()
-        self._max_connections = self._limits.connections or _affordable_connections()
+        self._max_connections = self._limits.connections or affordable_connections()
         self._connections: set[Connection] = set()
         self._to_flush: list[Connection] = []
         self._turned_away = 0
@@ -151,7 +157,10 @@ class Server:
                 await asyncio.wait_for(self._is_empty.wait(), seconds)
 
 
-def _affordable_connections() -> int:
-    """Return how many connections leave an eighth of our descriptors for everything else."""
+def affordable_connections() -> int:
+    """Return how many connections each of two listeners can have with descriptors left for everything else."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1_000_000 if limit == resource.RLIM_INFINITY else max(1, limit - limit // 8)
+    if limit == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    rest = limit - max(limit // 8, _OTHER_DESCRIPTORS)
+    return min(_MOST_CONNECTIONS, max(1, rest // 2))

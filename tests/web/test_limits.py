@@ -1,0 +1,123 @@
+"""More clients than there is room for: the server stays, and says so in few words."""
+
+import resource
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.live.servers import AuthServer, fetch, wait_for
+from tests.live.servers import Server as Program
+from tests.web.test_session_events import until
+from tests.web.wire import Wire, get
+from tornado_ds.handlers.routes import make_app
+from tornado_ds.listeners import PublicListener
+from tornado_ds.llhttp.server import Limits, affordable_connections
+from tornado_ds.services import Services
+from tornado_ds.settings import Address
+from tornado_ds.sockets import listen_on
+
+SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+DESCRIPTORS = 160
+PATHS = ("/login", "/readyz")
+
+
+@pytest.mark.gen_test
+async def test_clients_beyond_the_limit_are_hung_up_on_and_served_when_there_is_room(services: Services) -> None:
+    """Each of them hears at once that there is no room; all together are one line in the log."""
+    listener = PublicListener(
+        make_app(services), listen_on(Address("127.0.0.1", 0), key="listen"), limits=Limits(connections=3)
+    )
+    await listener.start()
+    with capture_logs() as logs:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(Wire(listener.port))
+            await until(lambda: listener.connections == 3)
+            beyond = [await stack.enter_async_context(Wire(listener.port)) for _ in range(5)]
+            rests = [await wire.rest() for wire in beyond]
+            await until(lambda: len(logs) > 0)
+        await until(lambda: listener.connections == 0)
+        async with Wire(listener.port) as wire:
+            wire.send(get("/login"))
+            answer = await wire.answer()
+    await listener.drain()
+
+    assert rests == [b""] * 5
+    assert answer.status == 200
+    assert [line["turned_away"] for line in logs if line["event"] == "too many connections"] == [5]
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"),
+    [
+        pytest.param(80, 8, id="few"),
+        pytest.param(1024, 448, id="usual"),
+    ],
+)
+def test_affordable_connections_leave_descriptors_for_the_rest(descriptors: int, connections: int) -> None:
+    """Both listeners together stay below the limit."""
+    with limited(descriptors):
+        assert affordable_connections() == connections
+
+
+def test_server_serves_again_when_more_had_connected_than_it_has_descriptors(tmp_path: Path) -> None:
+    """A flood of connections is turned away with a few lines in the log, and leaves nothing behind."""
+    usual = AuthServer(tmp_path, secret=SECRET, deepstream_port=1)
+    names = ("TORNADO_DS_LISTEN", "TORNADO_DS_INTERNAL_LISTEN")
+    ports = [int(usual.settings[name].rpartition(":")[2]) for name in names]
+    program = Program(
+        ["sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$0" -m tornado_ds', sys.executable],
+        env=usual.settings,
+        log=tmp_path / "log",
+        ready=f"http://{usual.internal}/readyz",
+    )
+
+    with program, ExitStack() as stack:
+        flood = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for port in ports
+            for _ in range(DESCRIPTORS)
+        ]
+        wait_for(lambda: sum(map(_is_closed, flood)) > DESCRIPTORS)
+        stack.close()
+        # Until the server has noticed that all of them have gone, there is no room.
+        for port, path in zip(ports, PATHS, strict=True):
+            wait_for(partial(_is_served, f"http://127.0.0.1:{port}{path}"))
+
+    assert "Traceback" not in program.output
+    assert len(program.output.splitlines()) < 30
+
+
+@contextmanager
+def limited(descriptors: int) -> Iterator[None]:
+    """This process may have so many open files, at most as many as before."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(descriptors, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+def _is_served(url: str) -> bool:
+    try:
+        return fetch(url).status == 200
+    except OSError:
+        return False
+
+
+def _is_closed(client: socket.socket) -> bool:
+    """Whether the server has hung up on *client*."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
