@@ -14,8 +14,9 @@ from tornado.iostream import IOStream
 
 from tornado_ds.handlers.routes import WebApplication
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
-from tornado_ds.llhttp.server import Limits, affordable_connections
+from tornado_ds.llhttp.server import LAST_CALL_SECONDS, Limits, affordable_connections
 from tornado_ds.llhttp.server import Server as LLHTTPServer
+from tornado_ds.sockets import refuse
 
 log = structlog.get_logger("server")
 
@@ -93,11 +94,21 @@ class PublicListener(Listener):
         self._server.add_sockets(self._sockets)
 
     async def drain(self) -> None:
-        self._server.stop()
+        # From now on every answer says `Connection: close`, and is the last one there.
         self._server.conn_params.no_keep_alive = True
+        refuse(self._sockets)
+        # Who has connected, and what is on its way, arrives meanwhile.
+        await asyncio.sleep(LAST_CALL_SECONDS)
+        self._server.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._app.in_flight.wait_until_none(), DRAIN_SECONDS)
+            await asyncio.wait_for(self._answer_all(), DRAIN_SECONDS)
         await self._server.close_all_connections()
+
+    async def _answer_all(self) -> None:
+        await self._app.in_flight.wait_until_none()
+        # What was answered may not have been read yet, and would be lost with its connection.
+        unread = [stream.write(b"") for stream in self._server.streams if stream.writing()]
+        await asyncio.gather(*unread, return_exceptions=True)
 
 
 class InternalListener(Listener):
@@ -112,6 +123,7 @@ class InternalListener(Listener):
         await self._server.start(self._sockets)
 
     async def drain(self) -> None:
+        refuse(self._sockets)
         await self._server.drain(DRAIN_SECONDS)
 
 

@@ -1,7 +1,11 @@
 """What a server listens on: bound once, before there are workers, so that all of them share it."""
 
+import contextlib
+import ctypes
 import os
 import socket
+import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +19,15 @@ from tornado_ds.settings import Address, Settings, UnixAddress
 
 # A unix socket is for its owner and its group, to which the proxy's user has to belong.
 _NOT_FOR_OTHERS = 0o117
+
+_SO_ATTACH_FILTER = 26
+# For Linux' packet filter: of the TCP packets for a socket, drop those that ask for a connection.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the octet of the TCP header that holds the flags
+    (0x45, 0, 1, 0x02),  # go on to the next line if SYN is among them, else to the one behind it
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # take all of it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,29 @@ def listen_on(address: Address | UnixAddress, *, key: str) -> Sequence[socket.so
         return bind_sockets(address.port, address.host, backlog=BACKLOG)
     except OSError as exc:
         raise SettingsError(f"{key}: cannot listen on {address}: {exc.strerror}") from exc
+
+
+def refuse(sockets: Sequence[socket.socket]) -> None:
+    """
+    Let nobody else connect to *sockets*, in any process; who has connected, or has begun to, is not affected.
+
+    Without it, somebody always connects between the last look and the end, and
+    is hung up on by the kernel. Whoever comes later asks again in a second, and
+    may find the next server there. On systems other than Linux, ports do not refuse.
+    """
+    for sock in sockets:
+        if isinstance(sock, UnixSocket):
+            sock.unlink()
+        elif sys.platform == "linux":
+            _drop_new(sock)
+
+
+def _drop_new(sock: socket.socket) -> None:
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in _DROP_SYN))
+    option = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
+    # Where filters are not allowed, a few connections are lost in a moment of great load.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
 
 
 def _listen_on_path(path: Path) -> socket.socket:

@@ -17,7 +17,7 @@ from tornado_ds.handlers.routes import make_app, make_internal_app
 from tornado_ds.listeners import InternalListener, PublicListener
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, Settings, UnixAddress
-from tornado_ds.sockets import listen_on, open_sockets
+from tornado_ds.sockets import listen_on, open_sockets, refuse
 
 
 @pytest.fixture
@@ -132,6 +132,19 @@ def test_open_sockets_leaves_nothing_when_one_of_them_cannot_be_had(on_unix: Set
         pass
 
     assert not path.exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "unix"])
+def test_nobody_connects_when_the_sockets_refuse(path: Path, closing: ExitStack, host: str) -> None:
+    """Who has connected before is there to be accepted, and nobody else comes."""
+    sockets = listen_on(UnixAddress(path) if host == "unix" else Address(host, 0), key="listen")
+    [sock] = [closing.enter_context(sock) for sock in sockets]
+    client(closing, sock)
+
+    refuse(sockets)
+    client(closing, sock)
+
+    assert accepted(closing, sock) == 1
 
 
 def test_socket_of_the_next_server_stays_when_the_one_before_closes(on_unix: Settings, path: Path) -> None:
