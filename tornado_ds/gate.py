@@ -3,24 +3,23 @@
 import binascii
 import hmac
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import structlog
 
 from tornado_ds.accounts import Accounts
 from tornado_ds.checker import Check, Denial, Remembered, SessionChecker
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import AuthenticationError, OverloadedError, StorageError, ThrottledError, UserDataError
+from tornado_ds.escape import escaped
 from tornado_ds.recent import Recent
 from tornado_ds.tokens import Claims
 
-log = structlog.get_logger("gate")
-
 MAX_BODY_BYTES = 64 * 1024
 MAX_CREDENTIAL_BYTES = 1024
+MAX_LOGGED = 200
 
 # Tokens that are remembered with the answer to them: enough for a node's reconnecting
 # clients, and at some 2 KiB each not too much for a small machine.
@@ -44,6 +43,13 @@ class Verdict:
     body: bytes
     content_type: str
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Verdict):
+    """A verdict for somebody who is not let in; *details* are for the log, and fit for it."""
+
+    details: Mapping[str, str]
 
 
 class ConnectionGate:
@@ -94,9 +100,9 @@ class ConnectionGate:
         try:
             request = orjson.loads(body)
         except orjson.JSONDecodeError:
-            return _denied("not_logged_in")
+            return _denied("not_logged_in", {}, reason="the body is no JSON")
         if not isinstance(request, dict):
-            return _denied("not_logged_in")
+            return _denied("not_logged_in", {}, reason="the body is no JSON object")
         return self._decide(_object(request.get("connectionData")), _object(request.get("authData")))
 
     def is_deepstream(self, authorization: str | None) -> bool:
@@ -115,7 +121,9 @@ class ConnectionGate:
     def _decide(self, connection: dict[str, Any], auth: dict[str, Any]) -> Verdict | Awaitable[Verdict]:
         if "token" in auth:
             token = auth["token"]
-            return self._decide_token(token) if isinstance(token, str) else _denied("session_invalid")
+            if not isinstance(token, str):
+                return _denied("session_invalid", connection)
+            return self._decide_token(token, connection)
         if "username" in auth or "password" in auth:
             return self._decide_credentials(connection, auth.get("username"), auth.get("password"))
         return self._decide_cookie(connection)
@@ -124,61 +132,57 @@ class ConnectionGate:
         headers = _object(connection.get("headers"))
         cookies = headers.get("cookie")
         if not isinstance(cookies, str) or not cookies:
-            _explain_missing_cookie(connection)
-            return _denied("not_logged_in")
+            return _denied("not_logged_in", connection, reason=_why_no_cookie(connection))
         token = self._cookie.read(cookies)
         if token is None:
-            return _denied("not_logged_in")
+            return _denied("not_logged_in", connection, reason="no cookie of ours, or more than one")
         # The browser sends the cookie along from any page that opens a socket;
         # only the origin tells our page from a stranger's.
         origin = headers.get("origin")
         if not isinstance(origin, str) or origin not in self._allowed_origins:
-            log.warning("connection from another origin", origin=str(origin)[:200])
-            return _denied("origin_denied")
-        return self._decide_token(token)
+            return _denied("origin_denied", connection)
+        return self._decide_token(token, connection)
 
-    def _decide_token(self, token: str) -> Verdict | Awaitable[Verdict]:
+    def _decide_token(self, token: str, connection: dict[str, Any]) -> Verdict | Awaitable[Verdict]:
         known = self._answers.get(token)
         if known is not None and self._checker.counts_still(known[0]):
             return known[1]
         check = self._checker.check(token)
         if check.claims is None:
-            return _verdict(check)
+            return _verdict(check, connection)
         if check.is_stale:
-            return self._refresh(check.claims)
+            return self._refresh(check.claims, connection)
         verdict = _allowed(check.claims)
         self._answers.put(token, (self._checker.remember(check.claims), verdict))
         return verdict
 
-    async def _refresh(self, stale: Claims) -> Verdict:
+    async def _refresh(self, stale: Claims, connection: dict[str, Any]) -> Verdict:
         try:
-            return _verdict(await self._checker.refresh(stale))
+            return _verdict(await self._checker.refresh(stale), connection)
         except StorageError as exc:
-            log.error("cannot read a changed user", reason=str(exc))
-            return _denied("unavailable")
+            return _denied("unavailable", connection, reason=f"cannot read a changed user: {exc}")
 
     def _decide_credentials(
         self, connection: dict[str, Any], username: object, password: object
     ) -> Verdict | Awaitable[Verdict]:
         if not self._credentials_login:
-            log.warning("login with a password refused: webhook.credentials_login is off")
-            return _denied("invalid_credentials")
+            return _denied("invalid_credentials", connection, reason="webhook.credentials_login is off")
         if not _is_credential(username) or not _is_credential(password):
-            return _denied("invalid_credentials")
-        return self._log_in(str(username), str(password), address=str(connection.get("remoteAddress", "")))
+            return _denied("invalid_credentials", connection, reason="no username and password of a sensible length")
+        return self._log_in(str(username), str(password), connection)
 
-    async def _log_in(self, username: str, password: str, *, address: str) -> Verdict:
+    async def _log_in(self, username: str, password: str, connection: dict[str, Any]) -> Verdict:
         try:
             # Failures count for the account only: all calls come from deepstream, and
             # what it says of the client's address is the client's invention.
+            address = _address_of(connection)
             opened = await self._accounts.log_in(username, password, address=address, user_agent="deepstream")
         except AuthenticationError:
-            return _denied("invalid_credentials")
+            return _denied("invalid_credentials", connection)
         except ThrottledError:
-            return _denied("throttled")
+            return _denied("throttled", connection)
         except (OverloadedError, StorageError, UserDataError) as exc:
-            log.error("login through deepstream failed", reason=str(exc))
-            return _denied("unavailable")
+            return _denied("unavailable", connection, reason=str(exc))
         return _allowed(opened.claims, token=opened.token)
 
 
@@ -187,10 +191,10 @@ def too_large() -> Verdict:
     return Verdict(413, b"too large", _TEXT, "too_large")
 
 
-def _verdict(check: Check) -> Verdict:
+def _verdict(check: Check, connection: dict[str, Any]) -> Verdict:
     if check.claims is not None:
         return _allowed(check.claims)
-    return _denied(check.denial or "unavailable")
+    return _denied(check.denial or "unavailable", connection)
 
 
 def _allowed(claims: Claims, *, token: str | None = None) -> Verdict:
@@ -212,19 +216,36 @@ def _allowed(claims: Claims, *, token: str | None = None) -> Verdict:
     return Verdict(200, orjson.dumps(answer), _JSON, "ok")
 
 
-def _denied(code: Denial) -> Verdict:
+def _denied(code: Denial, connection: dict[str, Any], *, reason: str = "") -> Refusal:
     """Return a refusal with *code* as its text: all that deepstream's client gets to see."""
-    return Verdict(503 if code == "unavailable" else 403, code.encode(), _TEXT, code)
+    origin = _text(_object(connection.get("headers")).get("origin"))
+    details = {"origin": origin, "address": _address_of(connection), "reason": reason}
+    return Refusal(
+        503 if code == "unavailable" else 403,
+        code.encode(),
+        _TEXT,
+        code,
+        {name: text for name, text in details.items() if text},
+    )
 
 
-def _explain_missing_cookie(connection: dict[str, Any]) -> None:
+def _address_of(connection: dict[str, Any]) -> str:
+    """Return where a client says that it is: deepstream believes its X-Forwarded-For."""
+    headers = _object(connection.get("headers"))
+    return _text(connection.get("remoteAddress")) or _text(headers.get("x-forwarded-for"))
+
+
+def _why_no_cookie(connection: dict[str, Any]) -> str:
     if "cookie" in _object(connection.get("headers")) or "headers" not in connection:
-        log.info("connection without a cookie")
-        return
-    log.info(
-        "connection without a cookie header: the client sent none, or deepstream's uws service does not pass it on"
+        return "no cookie"
+    return (
+        "no cookie header: the client sent none, or deepstream's uws service does not pass it on"
         " (httpServer.options.headers must list cookie, origin, user-agent, x-forwarded-for)"
     )
+
+
+def _text(value: object) -> str:
+    return escaped(value, MAX_LOGGED) if isinstance(value, str) else ""
 
 
 def _object(value: object) -> dict[str, Any]:

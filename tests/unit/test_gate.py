@@ -17,7 +17,7 @@ from tornado_ds.audit import Audit
 from tornado_ds.checker import SessionChecker
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import StorageError
-from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Verdict
+from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Refusal, Verdict
 from tornado_ds.key_file import open_key_ring
 from tornado_ds.keys import KeyRing
 from tornado_ds.metrics import Metrics
@@ -706,23 +706,76 @@ def test_decide_says_unavailable_for_a_good_token_when_the_feed_is_away_for_too_
     assert world.decide(request).status == 200
 
 
+@pytest.mark.parametrize(
+    ("expected", "request_body"),
+    [
+        pytest.param(
+            {"origin": "https://evil.example", "address": "203.0.113.9", "reason": "no cookie"},
+            websocket(cookie="", origin="https://evil.example"),
+            id="websocket",
+        ),
+        pytest.param(
+            {"address": "1.2.3.4, 5.6.7.8", "reason": "no cookie"},
+            {"connectionData": {"headers": {"cookie": "", "x-forwarded-for": "1.2.3.4, 5.6.7.8"}, "url": "/api"}},
+            id="http-api",
+        ),
+        pytest.param({"reason": "webhook.credentials_login is off"}, mqtt("alice", PASSWORD), id="mqtt"),
+        pytest.param({}, {"connectionData": {}, "authData": {"token": "forged"}}, id="token-and-nothing-else"),
+        pytest.param(
+            {},
+            {"connectionData": {"remoteAddress": ["x"], "headers": {"origin": {"x": 1}}}, "authData": {"token": 1}},
+            id="other-types",
+        ),
+        pytest.param({"reason": "the body is no JSON object"}, ["connectionData"], id="array"),
+        pytest.param(
+            {"origin": "\\x1b[2J\\u202e\\r\\nx", "address": "x" * 200},
+            {
+                "connectionData": {"remoteAddress": "x" * 50_000, "headers": {"origin": "\x1b[2J\u202e\r\nx"}},
+                "authData": {"token": "forged"},
+            },
+            id="attack",
+        ),
+    ],
+)
+def test_refusal_says_for_the_log_where_it_came_from(
+    world: World, expected: dict[str, str], request_body: object
+) -> None:
+    """As far as the client said so, cut and escaped; the client itself gets the code alone."""
+    verdict = world.decide(None, raw=json.dumps(request_body).encode())
+
+    assert isinstance(verdict, Refusal)
+    assert verdict.details == expected
+    assert verdict.body == verdict.code.encode()
+
+
+def test_refusal_explains_a_cookie_that_did_not_come_along(world: World) -> None:
+    """Whoever uses deepstream's uws service learns which setting is missing."""
+    verdict = world.decide(websocket(host="app.example.com"))
+
+    assert isinstance(verdict, Refusal)
+    assert "httpServer.options.headers must list cookie, origin" in verdict.details["reason"]
+
+
 def test_decide_writes_no_secret_into_the_log(open_world: World) -> None:
     """Tokens, cookies and passwords are in no log line, on no path."""
     canaries: Collection[str] = {"canary-password", open_world.alice.token, SECRET}
     token = open_world.alice.token
 
     with capture_logs() as logs:
-        for request in (
-            websocket(cookie=open_world.cookie, origin="https://evil.example"),
-            websocket(cookie=open_world.cookie + "x", origin=ORIGIN),
-            websocket({"token": token[:-1]}),
-            mqtt("alice", "canary-password"),
-            mqtt("canary-password", "canary-password"),
-            websocket(),
-        ):
+        verdicts = [
             open_world.decide(request)
+            for request in (
+                websocket(cookie=open_world.cookie, origin="https://evil.example"),
+                websocket(cookie=open_world.cookie + "x", origin=ORIGIN),
+                websocket({"token": token[:-1]}),
+                mqtt("alice", "canary-password"),
+                mqtt("canary-password", "canary-password"),
+                websocket(),
+            )
+        ]
         open_world.users.is_away = True
-        open_world.decide(mqtt("alice", "canary-password"))
+        verdicts.append(open_world.decide(mqtt("alice", "canary-password")))
 
     assert logs
-    assert not [canary for canary in canaries if canary in repr(logs)]
+    assert {type(verdict) for verdict in verdicts} == {Refusal}
+    assert not [canary for canary in canaries if canary in repr(logs) + repr(verdicts)]

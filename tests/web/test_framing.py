@@ -570,6 +570,27 @@ async def test_refusal_is_logged_and_an_answer_is_not(listener: Listener, body: 
     ]
 
 
+@pytest.mark.gen_test
+async def test_refusal_is_one_line_with_code_origin_and_address(listener: Listener, services: Services) -> None:
+    """That is all that there is to say of it; a page of a stranger is a warning."""
+    opened = await services.sessions.open(User("alice", "hash"))
+    headers = {"cookie": f"access_token={opened.token}", "origin": "https://evil.example\r\nevent=ready"}
+    connection = {"remoteAddress": "203.0.113.9", "headers": headers}
+    with capture_logs() as logs:
+        await ask(listener, post("/check-token", orjson.dumps({"connectionData": connection}), *PLAIN))
+
+    assert [line for line in logs if line["event"] != "session.opened"] == [
+        {
+            "event": "connection refused",
+            "log_level": "warning",
+            "status": 403,
+            "code": "origin_denied",
+            "origin": "https://evil.example\\r\\nevent=ready",
+            "address": "203.0.113.9",
+        }
+    ]
+
+
 # Answers that stream, and the end
 
 

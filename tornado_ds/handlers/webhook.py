@@ -14,7 +14,7 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 
-from tornado_ds.gate import ConnectionGate, Verdict, too_large
+from tornado_ds.gate import ConnectionGate, Refusal, Verdict, too_large
 from tornado_ds.handlers.access import new_id
 from tornado_ds.handlers.headers import HSTS, NOTHING, SECURITY_HEADERS, content_security_policy
 
@@ -22,6 +22,9 @@ log = structlog.get_logger("webhook")
 _stdlib_log = logging.getLogger("webhook")
 
 PATH = "/check-token"
+
+# What somebody should look at: a page of a stranger, or a foreign address of ours; and our own trouble.
+_LEVELS = {"origin_denied": logging.WARNING, "unavailable": logging.ERROR}
 
 _METHOD_NOT_ALLOWED = Verdict(405, b"send POST", "text/plain; charset=utf-8", "method_not_allowed")
 _UNAVAILABLE = Verdict(503, b"unavailable", "text/plain; charset=utf-8", "unavailable")
@@ -122,7 +125,9 @@ def answer_headers(status: int, content_type: str, *, is_https: bool) -> dict[st
 def log_verdict(verdict: Verdict) -> None:
     """Write the line of the access log: refusals always, the many others only for those who debug."""
     if verdict.status != 200:
-        log.info("connection refused", status=verdict.status, code=verdict.code)
+        details = verdict.details if isinstance(verdict, Refusal) else {}
+        level = _LEVELS.get(verdict.code, logging.INFO)
+        log.log(level, "connection refused", status=verdict.status, code=verdict.code, **details)
     elif _stdlib_log.isEnabledFor(logging.DEBUG):
         log.debug("connection allowed", status=verdict.status, code=verdict.code)
 
