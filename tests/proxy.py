@@ -64,6 +64,12 @@ class Proxy:
         for link in self._links:
             link.close()
 
+    async def wait_until_idle(self) -> None:
+        """Return once all connections are closed, and both ends have had a moment to notice."""
+        await self._is_idle.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
     def reset(self) -> None:
         """Reset all connections."""
         for link in self._links:
@@ -79,7 +85,7 @@ class Proxy:
         self._server.close()
         self.fill()
         self.reset()
-        await self._is_idle.wait()
+        await self.wait_until_idle()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(writer)

@@ -35,8 +35,16 @@ def proxied_url(postgresql_url: str, proxy: Proxy) -> str:
 
 @pytest.fixture
 def database(proxied_url: str, io_loop: IOLoop) -> Iterator[Database]:
-    """The database behind the proxy, which has a quarter of a second for each answer."""
-    database = Database(parse_url(proxied_url), seconds=0.25)
+    """The database behind the proxy, which has a second for each answer."""
+    database = Database(parse_url(proxied_url), seconds=1)
+    yield database
+    io_loop.run_sync(database.close)
+
+
+@pytest.fixture
+def patient_database(proxied_url: str, io_loop: IOLoop) -> Iterator[Database]:
+    """The same with time for an answer on a busy machine."""
+    database = Database(parse_url(proxied_url), seconds=2)
     yield database
     io_loop.run_sync(database.close)
 
