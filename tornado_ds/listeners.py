@@ -48,8 +48,13 @@ class Listener(ABC):
         """Accept connections."""
 
     @abstractmethod
-    async def drain(self) -> None:
-        """Accept no more, answer what was asked, close."""
+    async def drain(self, *, others_go_on: bool = False) -> None:
+        """
+        Accept no more, answer what was asked, close.
+
+        Nobody can connect to the sockets from then on, not even through another
+        process that has them too, unless *others_go_on* there.
+        """
 
 
 class PublicListener(Listener):
@@ -93,10 +98,11 @@ class PublicListener(Listener):
     async def start(self) -> None:
         self._server.add_sockets(self._sockets)
 
-    async def drain(self) -> None:
+    async def drain(self, *, others_go_on: bool = False) -> None:
         # From now on every answer says `Connection: close`, and is the last one there.
         self._server.conn_params.no_keep_alive = True
-        refuse(self._sockets)
+        if not others_go_on:
+            refuse(self._sockets)
         # Who has connected, and what is on its way, arrives meanwhile.
         await asyncio.sleep(LAST_CALL_SECONDS)
         self._server.stop()
@@ -122,8 +128,9 @@ class InternalListener(Listener):
         self._server = LLHTTPServer(self._app)
         await self._server.start(self._sockets)
 
-    async def drain(self) -> None:
-        refuse(self._sockets)
+    async def drain(self, *, others_go_on: bool = False) -> None:
+        if not others_go_on:
+            refuse(self._sockets)
         await self._server.drain(DRAIN_SECONDS)
 
 

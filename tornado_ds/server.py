@@ -22,7 +22,7 @@ from tornado_ds.key_file import open_key_ring
 from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings, UnixAddress, webhook_secret
-from tornado_ds.sockets import Sockets, open_sockets
+from tornado_ds.sockets import Sockets, open_sockets, refuse
 from tornado_ds.tls import open_tls
 from tornado_ds.workers import Workers
 
@@ -80,10 +80,12 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
             await stop.wait()
             log.info("stopping")
             services.readiness.is_draining = True
+            # A worker that is told to stop alone must not close the door for the others: their parent does that.
+            others_go_on = orphaned is not None
             # One after the other: monitoring can still ask, and deepstream too, while people get their answers.
-            await public.drain()
+            await public.drain(others_go_on=others_go_on)
             services.feed.close()
-            await internal.drain()
+            await internal.drain(others_go_on=others_go_on)
     if orphaned is not None:
         loop.remove_reader(orphaned)
 
@@ -123,6 +125,7 @@ def _run_workers(settings: Settings, sockets: Sockets) -> None:
                 settings.workers,
                 lambda orphaned: uvloop.run(serve(settings, sockets, orphaned=orphaned)),
                 buried=_bury,
+                stopping=lambda: refuse([*sockets.public, *sockets.internal]),
             ).run()
         finally:
             del os.environ[_METRICS_FOLDER]

@@ -30,13 +30,22 @@ class Workers:
 
     *work* is called with a file descriptor that becomes readable when the
     parent is gone, so that no worker outlives it unnoticed. SIGHUP is passed on.
-    *buried* is called with the process id of each that ended.
+    *buried* is called with the process id of each that ended, *stopping* before they
+    are told to stop.
     """
 
-    def __init__(self, count: int, work: Callable[[int], None], *, buried: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        count: int,
+        work: Callable[[int], None],
+        *,
+        buried: Callable[[int], None],
+        stopping: Callable[[], None],
+    ) -> None:
         self._count = count
         self._work = work
         self._buried = buried
+        self._stopping = stopping
         self._started: dict[int, float] = {}
         self._is_stopping = False
         self._early_ends = 0
@@ -67,6 +76,9 @@ class Workers:
         # A signal that came between the fork and the note of it would miss the new one.
         signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
         try:
+            # Nor would one be told to stop that is started after the others were.
+            if self._is_stopping:
+                return
             pid = os.fork()
             if pid == 0:
                 self._become_worker(orphaned)
@@ -108,12 +120,13 @@ class Workers:
             time.sleep(0.1 * 2**self._early_ends)
         if self._early_ends >= MAX_EARLY_ENDS:
             self._pass_on(signal.SIGTERM, None)
-        elif not self._is_stopping:
+        else:
             self._start(orphaned)
 
     def _pass_on(self, number: int, _frame: object) -> None:
-        if number != signal.SIGHUP:
+        if number != signal.SIGHUP and not self._is_stopping:
             self._is_stopping = True
+            self._stopping()
         if self._is_stopping and hasattr(signal, "alarm"):
             signal.signal(signal.SIGALRM, self._kill)
             signal.alarm(STOP_SECONDS)

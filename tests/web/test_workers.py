@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from tests.commands import run_command
-from tests.live.servers import free_port, wait_for
+from tests.live.servers import fetch, free_port, wait_for
 from tornado_ds.key_file import add_key
 
 WORKERS = 2
@@ -28,12 +28,12 @@ class Supervised:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.internal = free_port()
+        self.public, self.internal = free_port(), free_port()
         self._log = (folder / "log").open("wb")
         self._settings = {
             "TORNADO_DS_WORKERS": str(WORKERS),
             "TORNADO_DS_DATA_DIR": str(folder / "var"),
-            "TORNADO_DS_LISTEN": "127.0.0.1:0",
+            "TORNADO_DS_LISTEN": f"127.0.0.1:{self.public}",
             "TORNADO_DS_INTERNAL_LISTEN": f"127.0.0.1:{self.internal}",
             "TORNADO_DS_LOG_FORMAT": "json",
         }
@@ -131,11 +131,12 @@ def test_figures_are_those_of_all_workers(server: Supervised, token: str) -> Non
     asked = {server.figure('tornado_ds_checks_total{code="ok"}') for _ in range(10)}
     os.kill(min(server.workers()), signal.SIGKILL)
     wait_for(lambda: len(server.events("ready")) == WORKERS + 1)
+    # So is the new worker itself.
+    wait_for(lambda: server.figure("tornado_ds_workers") == WORKERS)
     after = server.figure('tornado_ds_checks_total{code="ok"}')
 
     assert asked == {50.0}
     assert after == 50.0
-    assert server.figure("tornado_ds_workers") == WORKERS
 
 
 def test_worker_is_started_again_when_it_dies(server: Supervised, token: str) -> None:
@@ -149,6 +150,17 @@ def test_worker_is_started_again_when_it_dies(server: Supervised, token: str) ->
     assert statuses == {200}
     assert [victim] == [event["pid"] for event in server.events("worker ended")]
     assert len(server.workers()) == WORKERS
+
+
+def test_others_go_on_when_one_worker_is_told_to_stop(server: Supervised, token: str) -> None:
+    """A worker that goes in good order leaves the sockets to the others, and is replaced."""
+    os.kill(min(server.workers()), signal.SIGTERM)
+
+    wait_for(lambda: len(server.events("ready")) == WORKERS + 1)
+    statuses = {server.check(token)[0] for _ in range(20)}
+
+    assert statuses == {200}
+    assert fetch(f"http://127.0.0.1:{server.public}/login").status == 200
 
 
 def test_all_end_well_when_the_parent_is_told_to_stop(server: Supervised) -> None:
