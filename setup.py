@@ -39,7 +39,7 @@ setup(
     package_data={"tornado_ds": ["py.typed"]},
     python_requires=">=3.11",
     cmdclass={"build_py": BuildWithResources},
-    entry_points={"console_scripts": ["tornado-ds = tornado_ds.cli:main"]},
+    entry_points={"console_scripts": ["tornado-ds = tornado_ds.__main__:main"]},
     install_requires=[
         "aiosqlite>=0.22.1",
         "alembic>=1.20.1",

@@ -48,6 +48,6 @@ if __name__ == "__main__":
         time.time = ShiftedTime(folder / "date")
     threading.Thread(target=count_tasks, args=[folder / "tasks"], daemon=True).start()
 
-    from tornado_ds.cli import main
+    from tornado_ds.__main__ import main
 
     main()

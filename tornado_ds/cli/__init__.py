@@ -64,11 +64,6 @@ def start(
         serving.serve()
 
 
-def main() -> None:
-    """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     if sys.stdin is None:

@@ -16,9 +16,6 @@ from rich.text import Text
 from tornado_ds.cli.common import JsonOption, current_settings, fail, print_json, visible
 from tornado_ds.cli.deepstream import reachable
 from tornado_ds.clock import SystemClock
-from tornado_ds.doctor.deepstream import examine_deepstream_config
-from tornado_ds.doctor.examination import examine
-from tornado_ds.doctor.files import find_secret
 from tornado_ds.doctor.findings import Finding, wrong
 from tornado_ds.doctor.targets import parse_target
 from tornado_ds.errors import SettingsError
@@ -63,6 +60,11 @@ def doctor(
 
 
 def _examine(settings: Settings, url: str | None, file: Path | None) -> list[Finding]:
+    # Not at the top: every start of the server would import all of it for nothing.
+    from tornado_ds.doctor.deepstream import examine_deepstream_config
+    from tornado_ds.doctor.examination import examine
+    from tornado_ds.doctor.files import find_secret
+
     if url is not None and isinstance(settings.internal_listen, UnixAddress):
         # Only what stands in front of that socket can be asked, as deepstream does.
         internal = parse_target(url).origin
