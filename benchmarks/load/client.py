@@ -67,6 +67,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         body, self._body = self._body, b""
+        # Told that this was the last answer, a client sends nothing more (RFC 9112, section 9.6).
+        self.is_open = self.is_open and self._parser.should_keep_alive()
         self._resolve(Answer(self._parser.get_status_code(), body))
 
     def _resolve(self, answer: Answer) -> None:
