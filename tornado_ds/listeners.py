@@ -75,6 +75,7 @@ class PublicListener(Listener):
     ) -> None:
         super().__init__(app, sockets)
         limits = limits or Limits()
+        self._write_seconds = limits.write
         self._server = _TornadoServer(
             app,
             ssl_options=tls,
@@ -96,6 +97,8 @@ class PublicListener(Listener):
         return len(self._server.streams)
 
     async def start(self) -> None:
+        for sock in self._sockets:
+            _limit_unread(sock, self._write_seconds)
         self._server.add_sockets(self._sockets)
 
     async def drain(self, *, others_go_on: bool = False) -> None:
@@ -132,6 +135,13 @@ class InternalListener(Listener):
         if not others_go_on:
             refuse(self._sockets)
         await self._server.drain(DRAIN_SECONDS)
+
+
+def _limit_unread(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel hang up on clients that read nothing of an answer for *seconds*; Tornado waits for ever."""
+    # Connections inherit it from the socket that accepts them (tcp(7)). Only Linux has it, and not for unix sockets.
+    if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * seconds))
 
 
 class _TornadoServer(HTTPServer):

@@ -1,5 +1,6 @@
 """More clients than there is room for: the server stays, and says so in few words."""
 
+import asyncio
 import resource
 import socket
 import sys
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.live.servers import AuthServer, fetch, wait_for
 from tests.live.servers import Server as Program
 from tests.web.test_session_events import until
+from tests.web.test_stopping import LargeHandler
 from tests.web.wire import Wire, get
 from tornado_ds.handlers.routes import make_app
 from tornado_ds.listeners import PublicListener
@@ -51,6 +53,24 @@ async def test_clients_beyond_the_limit_are_hung_up_on_and_served_when_there_is_
     assert rests == [b""] * 5
     assert answer.status == 200
     assert [line["turned_away"] for line in logs if line["event"] == "too many connections"] == [5]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_client_is_hung_up_on_when_it_does_not_read(services: Services, host: str) -> None:
+    """A connection whose answer nobody takes makes room for others, in the end."""
+    app = make_app(services, [("/large", LargeHandler)])
+    listener = PublicListener(app, listen_on(Address(host, 0), key="listen"), limits=Limits(write=0.3))
+    await listener.start()
+    _, writer = await asyncio.open_connection(host, listener.port)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(get("/large"))
+    await until(lambda: listener.connections == 1)
+
+    await until(lambda: listener.connections == 0)
+
+    writer.transport.abort()
+    await listener.drain()
 
 
 @pytest.mark.parametrize(
