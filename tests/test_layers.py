@@ -18,7 +18,7 @@ FLOORS = [
     {"seed_formats"},
     {"server"},
     {"app", "listeners", "logs", "workers"},
-    {"sockets", "stores", "tls"},
+    {"public_server", "sockets", "stores", "tls"},
     {"storage"},
     {"llhttp"},
     {"handlers"},
@@ -47,7 +47,7 @@ HOMES = {
     "rich": {"cli"},
     "sqlalchemy": {"storage"},
     "prometheus_client": {"metrics"},
-    "tornado": {"doctor", "handlers", "listeners", "llhttp", "sockets"},
+    "tornado": {"doctor", "handlers", "llhttp", "public_server", "sockets"},
     "typer": {"cli"},
     "zxcvbn": {"passwords"},
 }

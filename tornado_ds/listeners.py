@@ -6,24 +6,15 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
-
-import structlog
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 
 from tornado_ds.handlers.routes import WebApplication
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
 from tornado_ds.llhttp.server import LAST_CALL_SECONDS, Limits, affordable_connections
 from tornado_ds.llhttp.server import Server as LLHTTPServer
+from tornado_ds.public_server import PublicServer
 from tornado_ds.sockets import refuse
 
-log = structlog.get_logger("server")
-
 DRAIN_SECONDS = 5.0
-
-# So often a line says that connections were too many.
-REPORT_SECONDS = 1.0
 
 
 class Listener(ABC):
@@ -76,7 +67,7 @@ class PublicListener(Listener):
         super().__init__(app, sockets)
         limits = limits or Limits()
         self._write_seconds = limits.write
-        self._server = _TornadoServer(
+        self._server = PublicServer(
             app,
             ssl_options=tls,
             # Of TLS handshakes too.
@@ -142,35 +133,3 @@ def _limit_unread(sock: socket.socket, seconds: float) -> None:
     # Connections inherit it from the socket that accepts them (tcp(7)). Only Linux has it, and not for unix sockets.
     if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * seconds))
-
-
-class _TornadoServer(HTTPServer):
-    """Knows its connections, and hangs up on those beyond *limit*."""
-
-    def initialize(self, *arguments: Any, limit: int, **options: Any) -> None:  # type: ignore[override]
-        super().initialize(*arguments, **options)
-        self.streams: set[IOStream] = set()
-        self._limit = limit
-        self._turned_away = 0
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        if len(self.streams) < self._limit:
-            self.streams.add(stream)
-            super().handle_stream(stream, address)
-        else:
-            self._turn_away(stream)
-
-    def on_close(self, server_conn: Any) -> None:
-        self.streams.discard(server_conn.stream)
-        super().on_close(server_conn)
-
-    def _turn_away(self, stream: IOStream) -> None:
-        # Whoever floods us must not flood the log.
-        if not self._turned_away:
-            asyncio.get_running_loop().call_later(REPORT_SECONDS, self._report)
-        self._turned_away += 1
-        stream.close()
-
-    def _report(self) -> None:
-        log.warning("too many connections", turned_away=self._turned_away, limit=self._limit)
-        self._turned_away = 0

@@ -1,15 +1,18 @@
 """More clients than there is room for: the server stays, and says so in few words."""
 
 import asyncio
+import logging
+import os
 import resource
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from tests.live.servers import AuthServer, fetch, wait_for
@@ -17,11 +20,12 @@ from tests.live.servers import Server as Program
 from tests.web.test_session_events import until
 from tests.web.test_stopping import LargeHandler
 from tests.web.wire import Wire, get
-from tornado_ds.handlers.routes import make_app
-from tornado_ds.listeners import PublicListener
+from tornado_ds.app import open_services
+from tornado_ds.handlers.routes import make_app, make_internal_app
+from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.llhttp.server import Limits, affordable_connections
 from tornado_ds.services import Services
-from tornado_ds.settings import Address
+from tornado_ds.settings import Address, Settings
 from tornado_ds.sockets import listen_on
 
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -71,6 +75,57 @@ async def test_client_is_hung_up_on_when_it_does_not_read(services: Services, ho
 
     writer.transport.abort()
     await listener.drain()
+
+
+def public(services: Services) -> Listener:
+    """The listener for people, on a free port."""
+    return PublicListener(make_app(services), listen_on(Address("127.0.0.1", 0), key="listen"))
+
+
+def internal(services: Services) -> Listener:
+    """The listener for deepstream, on a free port."""
+    return InternalListener(make_internal_app(services), listen_on(Address("127.0.0.1", 0), key="internal_listen"))
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "events"),
+    [
+        # They wait until there are descriptors again.
+        pytest.param(public, "/login", ["connections cannot be accepted"], id="public"),
+        # They are hung up on: uvloop keeps a descriptor for that.
+        pytest.param(internal, "/healthz", [], id="internal"),
+    ],
+)
+def test_listener_serves_again_when_there_were_no_descriptors(
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[Services], Listener],
+    path: str,
+    events: list[str],
+) -> None:
+    """One line at most says so, without a traceback, and whoever comes when there are some again is served."""
+
+    async def run_out() -> int:
+        async with asyncio.timeout(10), open_services(settings) as services:
+            listener = make(services)
+            await listener.start()
+            with socket.socket() as early:
+                early.setblocking(False)
+                with no_descriptors():
+                    early.connect_ex(("127.0.0.1", listener.port))
+                    await until(lambda: bool(logs) or _is_closed(early))
+                async with Wire(listener.port) as wire:
+                    wire.send(get(path))
+                    answer = await wire.answer()
+            await listener.drain()
+        return answer.status
+
+    with capture_logs() as logs:
+        status = uvloop.run(run_out())
+
+    assert status == 200
+    assert [line["event"] for line in logs if line["event"] != "request"] == events
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize(
@@ -123,6 +178,16 @@ def limited(descriptors: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process has all the open files that it may have."""
+    with limited(1024), ExitStack() as stack:
+        with suppress(OSError):
+            while True:
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        yield
 
 
 def _is_served(url: str) -> bool:
