@@ -18,6 +18,9 @@ MAX_VALUE = 500
 # These log statements, values, and what they run.
 _TALKATIVE = ("sqlalchemy", "aiosqlite", "alembic", "asyncio")
 
+# What anybody can cause as often as they like with broken TLS; `tornado_ds.public_server` says how often, in one line.
+_COUNTED = ("SSL Error on", "error on read")
+
 # Two words say what Tornado finds wrong. What follows may have come over the wire, quoted or not: it can be a cookie.
 _TWO_WORDS = re.compile(r"(?:[^\s'\"?]+ ?){0,2}")
 
@@ -49,6 +52,7 @@ def configure_logging(log_format: Literal["console", "json"], *, level: Level = 
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_not_counted)
     handler.addFilter(_quote_no_request)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -77,6 +81,10 @@ def _first_words(text: str) -> str:
     match = _TWO_WORDS.match(text)
     assert match is not None
     return match[0].rstrip()
+
+
+def _is_not_counted(record: logging.LogRecord) -> bool:
+    return record.name != "tornado.general" or not str(record.msg).startswith(_COUNTED)
 
 
 def _quote_no_request(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,6 +31,7 @@ class PublicServer(HTTPServer):
         self._limit = limit
         self._acceptors: list[_Acceptor] = []
         self._turned_away = _Tally(lambda count, _: log.warning("too many connections", turned_away=count, limit=limit))
+        self._bad_tls = _Tally(lambda count, last: log.warning("TLS failed", connections=count, last=last))
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         self._acceptors += [_Acceptor(sock, self._handle_connection) for sock in sockets]
@@ -47,7 +49,11 @@ class PublicServer(HTTPServer):
             stream.close()
 
     def on_close(self, server_conn: Any) -> None:
-        self.streams.discard(server_conn.stream)
+        stream = server_conn.stream
+        self.streams.discard(stream)
+        # Not whoever just went away, as port scanners and load balancers do.
+        if isinstance(stream.error, ssl.SSLError) and stream.error.errno == ssl.SSL_ERROR_SSL:
+            self._bad_tls.add(stream.error.reason)
         super().on_close(server_conn)
 
 

@@ -1,6 +1,7 @@
 """TLS of the public listener: certificates that are used, refused, and replaced while it serves."""
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -18,6 +19,7 @@ from tornado_ds.errors import SettingsError
 from tornado_ds.handlers.routes import make_app
 from tornado_ds.listeners import PublicListener
 from tornado_ds.llhttp.server import Limits
+from tornado_ds.logs import configure_logging
 from tornado_ds.server import serve
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, Settings, TLSSettings
@@ -89,6 +91,35 @@ async def test_client_is_hung_up_on_when_it_dawdles_over_the_handshake(services:
 
     assert rests == [b"", b""]
     assert listener.connections == 0
+
+
+@pytest.mark.gen_test
+async def test_broken_tls_is_one_line_in_the_log_when_many_send_it(
+    services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither handshakes that are none nor nonsense after a good one fill the log."""
+    configure_logging("json")
+    tls = write_certificate(tmp_path)
+    assert tls.certificate is not None
+    listener = PublicListener(make_app(services), listen_on(LOCAL, key="listen"), tls=open_tls(tls))
+    await listener.start()
+    for _ in range(3):
+        async with Wire(listener.port) as plain:
+            plain.send(get("/login"))
+            await plain.rest()
+    async with Wire(listener.port, tls=trusting(tls.certificate)) as good:
+        os.write(good.writer.get_extra_info("socket").fileno(), b"nonsense")
+        with suppress(ssl.SSLError):
+            await good.rest()
+    told = ""
+    while not told:
+        await asyncio.sleep(0.01)
+        told = capsys.readouterr().err
+    await listener.drain()
+
+    [line] = map(json.loads, told.splitlines())
+    assert (line["event"], line["level"], line["connections"]) == ("TLS failed", "warning", 4)
+    assert line["last"]
 
 
 def test_open_tls_refuses_what_is_older_than_tls_1_2(tmp_path: Path) -> None:
