@@ -14,9 +14,11 @@ from tornado_ds.errors import TornadoDSError, WorkerError
 log = structlog.get_logger("workers")
 
 # A worker that ends sooner than this after its start is started again only
-# after a pause, and after several of them in a row not at all.
+# after a pause, and after several of them in a row not at all, unless others serve.
 HEALTHY_SECONDS = 10.0
 MAX_EARLY_ENDS = 5
+# In seconds, after the first of them, the second and so on; the last one from then on.
+PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 
 # Who is told to stop has this long before it is killed.
 STOP_SECONDS = 15
@@ -41,21 +43,25 @@ class Workers:
         *,
         buried: Callable[[int], None],
         stopping: Callable[[], None],
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._count = count
         self._work = work
         self._buried = buried
         self._stopping = stopping
+        self._pause = pause
         self._started: dict[int, float] = {}
         self._is_stopping = False
         self._early_ends = 0
+        self._trouble_since = 0.0
+        self._has_given_up = False
 
     def run(self) -> None:
         """
         Return when all have ended after a signal.
 
         Raises:
-            WorkerError: They end again and again right after their start.
+            WorkerError: They end again and again right after their start, and nobody serves.
         """
         orphaned, self._parent_lives = os.pipe()
         handlers = {number: signal.signal(number, self._pass_on) for number in _TO_ALL}
@@ -69,7 +75,7 @@ class Workers:
                 signal.signal(number, handler)
             os.close(orphaned)
             os.close(self._parent_lives)
-        if self._early_ends >= MAX_EARLY_ENDS:
+        if self._has_given_up:
             raise WorkerError("the workers end right after their start; see the log above")
 
     def _start(self, orphaned: int) -> None:
@@ -113,15 +119,31 @@ class Workers:
         if started is None or self._is_stopping:
             return
         log.error("worker ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
-        if time.monotonic() - started > HEALTHY_SECONDS:
-            self._early_ends = 0
-        else:
-            self._early_ends += 1
-            time.sleep(0.1 * 2**self._early_ends)
-        if self._early_ends >= MAX_EARLY_ENDS:
+        self._note_end(started)
+        if self._early_ends >= MAX_EARLY_ENDS and not self._somebody_serves:
+            self._has_given_up = True
             self._pass_on(signal.SIGTERM, None)
         else:
             self._start(orphaned)
+
+    def _note_end(self, started: float) -> None:
+        now = time.monotonic()
+        if now - started > HEALTHY_SECONDS:
+            self._early_ends = 0
+            return
+        if not self._early_ends:
+            self._trouble_since = now
+        self._early_ends += 1
+        self._pause(PAUSES[min(self._early_ends, len(PAUSES)) - 1])
+
+    @property
+    def _somebody_serves(self) -> bool:
+        """
+        True if a worker lives that was there before the others began to end.
+
+        It checks connections from memory while the database is away, and no new worker can start without one.
+        """
+        return any(started < self._trouble_since for started in self._started.values())
 
     def _pass_on(self, number: int, _frame: object) -> None:
         if number != signal.SIGHUP and not self._is_stopping:

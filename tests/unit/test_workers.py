@@ -1,0 +1,57 @@
+"""When the parent of several workers goes on, and when it gives up."""
+
+import json
+import os
+import signal
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from tornado_ds.errors import StorageError, WorkerError
+from tornado_ds.workers import MAX_EARLY_ENDS, PAUSES, Workers
+
+ENOUGH = MAX_EARLY_ENDS + 3
+
+
+def supervise(folder: Path, servers: int) -> None:
+    """Run two workers, of whom the first *servers* serve and all others fail; stop after many have ended."""
+    ended: list[int] = []
+    pauses: list[float] = []
+
+    def work(orphaned: int) -> None:
+        for number in range(servers):
+            with suppress(FileExistsError):
+                (folder / f"serves-{number}").touch(exist_ok=False)
+                os.read(orphaned, 1)
+        raise StorageError("the database is away")
+
+    def buried(pid: int) -> None:
+        ended.append(pid)
+        if len(ended) == ENOUGH:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        Workers(2, work, buried=buried, stopping=lambda: None, pause=pauses.append).run()
+        outcome = "stopped"
+    except WorkerError:
+        outcome = "gave up"
+    (folder / "outcome").write_text(json.dumps([outcome, pauses]))
+
+
+@pytest.mark.parametrize(
+    ("servers", "expected"), [pytest.param(1, "stopped", id="one-serves"), pytest.param(0, "gave up", id="none-serves")]
+)
+def test_parent_goes_on_while_somebody_serves(tmp_path: Path, servers: int, expected: str) -> None:
+    """Workers that cannot start are tried again, more and more seldom; without any other it is given up."""
+    # A process of its own, because the parent waits for every child that there is.
+    parent = get_context("spawn").Process(target=supervise, args=(tmp_path, servers))
+
+    parent.start()
+    parent.join(30)
+
+    outcome, pauses = json.loads((tmp_path / "outcome").read_text())
+    assert outcome == expected
+    assert pauses == [*PAUSES, PAUSES[-1]][: len(pauses)]
+    assert len(pauses) >= MAX_EARLY_ENDS
