@@ -23,6 +23,15 @@ from tornado_ds.users import username_key
 MAX_PASSWORD_BYTES = 72
 MAX_WAITING = 16
 
+# Each login with a dearer hash would keep a thread busy for longer than some
+# four seconds: at 31, the most that bcrypt knows, for days.
+MAX_COST = 16
+
+# About as long for the legacy format. An iteration for a short key takes about
+# as long as one for 64 bytes.
+_MAX_LEGACY_WORK = 10**8
+_SHORT_KEY = 64
+
 # The salt's last letter carries two bits; bcrypt 5 takes it only with the others clear.
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 _LEGACY = re.compile(r"\$deepstream\$([a-z0-9_]+)\$([1-9][0-9]{0,7})\$([1-9][0-9]{0,3})\$(.+)")
@@ -157,8 +166,14 @@ def check_password_hash(password_hash: str) -> str:
     Return *password_hash* if `PasswordHasher.verify` understands it.
 
     Raises:
-        UserDataError: It is neither bcrypt nor one from `legacy_hash`.
+        UserDataError: It is neither bcrypt nor one from `legacy_hash`, or takes too long to verify.
     """
+    match = _BCRYPT.fullmatch(password_hash)
+    if match is not None and int(match[1]) > MAX_COST:
+        raise UserDataError(
+            f"the password hash has cost {match[1]}, which no login can wait for: {MAX_COST} is the most,"
+            " so give the user a new password"
+        )
     if not is_password_hash(password_hash):
         raise UserDataError("the password hash is not bcrypt ($2a$, $2b$ or $2y$ and 60 characters)")
     return password_hash
@@ -186,8 +201,13 @@ def legacy_hash(stored: str, *, algorithm: str, iterations: int, key_length: int
     *key_length* is in bytes. Read from deepstream 5.0 to 10.1, `auth: type: file`.
 
     Raises:
-        UserDataError: The entry cannot have been made with these parameters.
+        UserDataError: The entry cannot have been made with these parameters, or takes too long to verify.
     """
+    if _is_endless(iterations, key_length):
+        raise UserDataError(
+            f"no login can wait for {iterations} iterations of PBKDF2 for {key_length} bytes:"
+            " give the user a new password"
+        )
     digest = algorithm.lower().removeprefix("rsa-").replace("-", "")
     wrapped = f"$deepstream${digest}${iterations}${key_length}${stored}"
     if _parse_legacy(wrapped) is None:
@@ -221,6 +241,8 @@ def _parse_legacy(password_hash: str) -> _Legacy | None:
     if match is None:
         return None
     digest, iterations, key_length, stored = match[1], int(match[2]), int(match[3]), match[4]
+    if _is_endless(iterations, key_length):
+        return None
     end = 4 * -(-key_length // 3)
     try:
         # The text of the salt was the salt, not what it decodes to.
@@ -231,9 +253,14 @@ def _parse_legacy(password_hash: str) -> _Legacy | None:
     return legacy if len(legacy.key) == key_length else None
 
 
+def _is_endless(iterations: int, key_length: int) -> bool:
+    """True if no login can wait for so much PBKDF2."""
+    return iterations * max(key_length, _SHORT_KEY) > _MAX_LEGACY_WORK
+
+
 def _cost_of(password_hash: str) -> int | None:
     match = _BCRYPT.fullmatch(password_hash)
-    return int(match[1]) if match is not None and 4 <= int(match[1]) <= 31 else None
+    return int(match[1]) if match is not None and 4 <= int(match[1]) <= MAX_COST else None
 
 
 @cache

@@ -203,7 +203,7 @@ class AuditSettings(_Section):
 
 
 class PasswordSettings(_Section):
-    bcrypt_cost: Annotated[int, Field(ge=4, le=20, description="bcrypt's cost, at least 10")] = 12
+    bcrypt_cost: Annotated[int, Field(ge=4, le=16, description="bcrypt's cost, 10 to 16")] = 12
     allow_weak_cost: Annotated[bool, Field(description="accept a cost below 10; for tests only")] = False
     min_length: Annotated[int, Field(ge=8, le=72, description="the shortest password that can be set")] = 12
 

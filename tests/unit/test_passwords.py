@@ -6,9 +6,11 @@ import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tornado_ds.errors import OverloadedError, UserDataError
 from tornado_ds.passwords import (
+    MAX_COST,
     MAX_WAITING,
     PasswordHasher,
     can_be_hashed,
@@ -16,6 +18,7 @@ from tornado_ds.passwords import (
     check_password_hash,
     legacy_hash,
 )
+from tornado_ds.settings import PasswordSettings
 
 # From deepstream's own sample users.yml: the password is "password".
 SAMPLE = "rCOSZxJrgze2AZdVQh12c6ErDMOG0M+Rx5Yu7S5d91c=GS4SbTQYmoaGwjm2shEobg=="
@@ -87,7 +90,8 @@ async def test_verify_says_no_when_bcrypt_would_cut_the_password(
         pytest.param("$2b$04$" + "a" * 54, id="one-too-long"),
         pytest.param("$2b$04$" + "z" * 53, id="impossible-salt"),
         pytest.param("$2b$03$" + "a" * 53, id="cost-too-low"),
-        pytest.param("$2b$32$" + "a" * 53, id="cost-too-high"),
+        pytest.param("$2b$17$" + "." * 53, id="cost-too-high"),
+        pytest.param("$2b$31$" + "." * 53, id="cost-of-days"),
         pytest.param("$2b$\u0660\u0664$" + "a" * 53, id="arabic-digits"),
         pytest.param("$2x$04$" + "a" * 53, id="other-bcrypt"),
         pytest.param("$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA", id="argon2"),
@@ -97,6 +101,7 @@ async def test_verify_says_no_when_bcrypt_would_cut_the_password(
         pytest.param("$deepstream$md5$1$0$AAAA", id="legacy-no-key"),
         pytest.param("$deepstream$md5$99999999999999999999$1$AAAA", id="legacy-too-many-iterations"),
         pytest.param("$deepstream$md5$1$99999999999999999999$AAAA", id="legacy-too-long-key"),
+        pytest.param("$deepstream$md5$9999999$11$AAAAAAAAAAAAAAA=", id="legacy-of-minutes"),
         pytest.param("$deepstream$md5$1$32$@", id="legacy-not-base64"),
     ],
 )
@@ -286,6 +291,8 @@ def test_can_be_hashed_agrees_with_what_bcrypt_takes(password: str) -> None:
         pytest.param("", id="empty"),
         pytest.param("correct horse", id="clear-text"),
         pytest.param("$2b$04$short", id="short"),
+        pytest.param("$2b$32$" + "a" * 53, id="impossible-cost"),
+        pytest.param(f"$deepstream$md5$1562501$32${SAMPLE}", id="legacy-of-seconds"),
         pytest.param(f"{hash_at(4)}\n", id="line-feed"),
         pytest.param("$2b$04$" + "z" * 53, id="impossible-salt"),
         pytest.param("$2b$\u0660\u0664$" + "a" * 53, id="arabic-digits"),
@@ -298,3 +305,24 @@ def test_check_password_hash_refuses_what_verify_does_not_understand(password_ha
     """A hash that no password can open is noticed when it is set."""
     with pytest.raises(UserDataError):
         check_password_hash(password_hash)
+
+
+def test_check_password_hash_names_the_highest_cost_when_a_hash_is_dearer() -> None:
+    """One hash of a high cost would keep a thread busy for days, so it is refused at the import."""
+    with pytest.raises(UserDataError, match=r"cost 31, .* 16 is the most"):
+        check_password_hash("$2b$31$" + "." * 53)
+
+
+def test_legacy_hash_says_what_to_do_when_the_work_is_endless() -> None:
+    """An entry that is right, but takes minutes to verify, is not called a wrong one."""
+    with pytest.raises(UserDataError, match=r"no login can wait for 1562501 iterations .* new password"):
+        legacy_hash(SAMPLE, algorithm="md5", iterations=1562501, key_length=32)
+
+
+def test_costs_that_can_be_set_are_those_that_are_verified() -> None:
+    """Nobody can make hashes that nobody can open."""
+    settings = PasswordSettings(bcrypt_cost=MAX_COST)
+
+    with pytest.raises(ValidationError, match="less than or equal to 16"):
+        PasswordSettings(bcrypt_cost=MAX_COST + 1)
+    assert MAX_COST == settings.bcrypt_cost
