@@ -34,7 +34,10 @@ _SHORT_KEY = 64
 
 # The salt's last letter carries two bits; bcrypt 5 takes it only with the others clear.
 _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_LEGACY = re.compile(r"\$deepstream\$([a-z0-9_]+)\$([1-9][0-9]{0,7})\$([1-9][0-9]{0,3})\$(.+)")
+_LEGACY = re.compile(r"\$deepstream\$([a-z0-9/-]+)\$([1-9][0-9]{0,7})\$([1-9][0-9]{0,3})\$(.+)")
+
+# What surrounds a digest's name where Node lists it as a part of a signature.
+_SIGNATURE = re.compile(r"^rsa-|^id-rsassa-pkcs1-v1_5-with-|withrsa(encryption)?$|(?<=sha1)-2$")
 
 _Result = TypeVar("_Result")
 _Args = TypeVarTuple("_Args")
@@ -197,8 +200,8 @@ def legacy_hash(stored: str, *, algorithm: str, iterations: int, key_length: int
     """
     Return deepstream's own PBKDF2 entry *stored* with its parameters, as a hash that we verify.
 
-    *algorithm* is a name that Node knows, such as `md5` or `RSA-SHA256`;
-    *key_length* is in bytes. Read from deepstream 5.0 to 10.1, `auth: type: file`.
+    *algorithm* is a name that Node knows (`crypto.getHashes()`), such as `md5`,
+    `sha512-256` or `RSA-SHA256`; *key_length* is in bytes. Read from deepstream 5.0 to 10.1, `auth: type: file`.
 
     Raises:
         UserDataError: The entry cannot have been made with these parameters, or takes too long to verify.
@@ -208,7 +211,8 @@ def legacy_hash(stored: str, *, algorithm: str, iterations: int, key_length: int
             f"no login can wait for {iterations} iterations of PBKDF2 for {key_length} bytes:"
             " give the user a new password"
         )
-    digest = algorithm.lower().removeprefix("rsa-").replace("-", "")
+    # Python and Node both ask OpenSSL, which knows all other names.
+    digest = _SIGNATURE.sub("", algorithm.lower()).replace("sha512/", "sha512-")
     wrapped = f"$deepstream${digest}${iterations}${key_length}${stored}"
     if _parse_legacy(wrapped) is None:
         raise UserDataError(

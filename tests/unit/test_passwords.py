@@ -140,6 +140,11 @@ async def test_verify_says_yes_to_deepstreams_sample_user(hasher: PasswordHasher
         pytest.param("SHA-256", "sha256", id="upper-case-with-dash"),
         pytest.param("RSA-SHA256", "sha256", id="openssl-name"),
         pytest.param("sha512", "sha512", id="sha512"),
+        pytest.param("SHA2-256", "sha256", id="sha2"),
+        pytest.param("sha3-256", "sha3_256", id="sha3"),
+        pytest.param("RSA-SHA3-512", "sha3_512", id="openssl-sha3"),
+        pytest.param("sha512-256", "sha512_256", id="sha512-cut"),
+        pytest.param("RSA-SHA512/256", "sha512_256", id="openssl-sha512-cut"),
     ],
 )
 @pytest.mark.parametrize("key_length", [16, 24, 32, 64])
@@ -165,6 +170,7 @@ async def test_legacy_hash_is_verified_whatever_node_calls_the_digest(
         pytest.param(SAMPLE, "md5", 100, 0, id="no-key"),
         pytest.param(SAMPLE, "md5", 100, 33, id="key-that-reaches-into-the-salt"),
         pytest.param(SAMPLE, "md5", 100, 512, id="key-longer-than-the-entry"),
+        pytest.param(SAMPLE, "shake256", 100, 32, id="digest-of-any-length"),
         pytest.param("password", "md5", 100, 32, id="clear-text"),
         pytest.param("", "md5", 100, 32, id="empty"),
         pytest.param("ä" * 60, "md5", 100, 32, id="not-ascii"),
