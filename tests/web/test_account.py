@@ -15,10 +15,12 @@ from tests.fakes import ManualClock
 from tests.web.browser import FORM, PAGE, PASSWORD, Browser, session_cookie
 from tests.web.conftest import NewBrowser
 from tornado_ds.app import open_services
+from tornado_ds.errors import ReadOnlyUserStoreError
 from tornado_ds.handlers.account import browser_name
 from tornado_ds.services import Services
 from tornado_ds.settings import SessionSettings, Settings
-from tornado_ds.users import User
+from tornado_ds.storage.memory import MemoryUserStore
+from tornado_ds.users import User, UserChanges
 
 NEW_PASSWORD = "a purple elephant in the rain"
 
@@ -40,6 +42,13 @@ def other_node(io_loop: AsyncIOLoop, settings: Settings, clock: ManualClock) -> 
     stack = AsyncExitStack()
     yield io_loop.run_sync(lambda: stack.enter_async_context(open_services(settings, clock=clock)))
     io_loop.run_sync(stack.aclose)
+
+
+class StoreOfAnother(MemoryUserStore):
+    """Users whom somebody else manages."""
+
+    async def update(self, username: str, changes: UserChanges) -> User:
+        raise ReadOnlyUserStoreError("users are managed elsewhere")
 
 
 async def test_account_shows_own_sessions_only(
@@ -292,6 +301,20 @@ async def test_password_stays_when_a_field_is_missing(
 
     assert answer.code in (403, 422)
     assert (await new_browser().log_in()).code == 303
+
+
+@pytest.mark.parametrize("overrides", [{"user_store": f"{__name__}:StoreOfAnother"}])
+async def test_password_stays_when_users_are_managed_elsewhere(
+    alices: Browser, new_browser: NewBrowser, overrides: dict[str, Any]
+) -> None:
+    """The page says so, nobody is logged out, and the password is the one of before."""
+    page = await change_password(alices, PASSWORD, NEW_PASSWORD)
+
+    again = await new_browser().log_in()
+    assert page.code == 409
+    assert b"kept elsewhere" in page.body
+    assert (await alices.get("/account")).code == 200
+    assert again.code == 303
 
 
 async def test_password_page_leads_to_the_login_when_the_session_ended_meanwhile(

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ from tests.commands import with_services
 from tests.web.conftest import Keyboard
 from tests.web.terminal import run_in_terminal
 from tornado_ds import cli
-from tornado_ds.errors import AuthenticationError
+from tornado_ds.errors import AuthenticationError, ReadOnlyUserStoreError
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings
+from tornado_ds.storage.memory import MemoryUserStore
 from tornado_ds.users import User
 
 PASSWORD = "correct horse battery staple"
@@ -43,6 +44,13 @@ def alice(settings: Settings) -> User:
         return await existing(services)
 
     return with_services(settings, prepare)
+
+
+class StoreOfAnother(MemoryUserStore):
+    """Users whom somebody else manages."""
+
+    async def add(self, users: Sequence[User]) -> None:
+        raise ReadOnlyUserStoreError("users are managed in the directory")
 
 
 Stdin = Callable[[str | bytes], None]
@@ -169,6 +177,19 @@ def test_add_fails_in_one_line(
     assert said.startswith(f"error: {expected}")
     users = with_services(settings, lambda services: services.users.list())
     assert ["Alice"] == [user.username for user in users]
+
+
+def test_add_says_where_to_go_when_users_are_managed_elsewhere(
+    capsys: pytest.CaptureFixture[str], stdin: Stdin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes no changes is nothing that another command could mend, and the line says so."""
+    monkeypatch.setenv("TORNADO_DS_USER_STORE", f"{__name__}:StoreOfAnother")
+    stdin(PASSWORD)
+
+    said = complaint(capsys, "add", "carol", "--password-stdin")
+
+    assert "change users where they are managed" in said
+    assert said.endswith("users are managed in the directory")
 
 
 @pytest.mark.parametrize("command", ["add", "passwd"])

@@ -24,7 +24,7 @@ from tornado_ds.cli import (
     users,
 )
 from tornado_ds.cli.common import config_file
-from tornado_ds.errors import TornadoDSError
+from tornado_ds.errors import ReadOnlyUserStoreError, TornadoDSError
 
 app = typer.Typer(
     name="python -m tornado_ds",
@@ -75,6 +75,8 @@ def run(arguments: list[str]) -> int:
         return _complain(exc.format_message(), exc.exit_code)
     except typer.Abort:
         return _complain("nothing was done", 1)
+    except ReadOnlyUserStoreError as exc:
+        return _complain(f"change users where they are managed, this user store is read-only: {exc}", 1)
     except TornadoDSError as exc:
         return _complain(str(exc), 1)
     except KeyboardInterrupt:

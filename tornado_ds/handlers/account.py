@@ -9,6 +9,7 @@ from tornado.web import HTTPError
 from tornado_ds.clock import iso
 from tornado_ds.errors import (
     AuthenticationError,
+    ReadOnlyUserStoreError,
     SessionNotFoundError,
     ThrottledError,
     UserDataError,
@@ -94,6 +95,9 @@ class PasswordHandler(AccountHandler):
         except UserDataError as exc:
             self.set_status(422)
             await self.show(message=f"{str(exc).capitalize()}.")
+        except ReadOnlyUserStoreError:
+            self.set_status(409)
+            await self.show(message="Your password is kept elsewhere, and cannot be changed here.")
         except (SessionNotFoundError, UserNotFoundError):
             # Ended or removed a moment ago by another server, of which this one has not heard yet.
             self.redirect("/login", status=303)
