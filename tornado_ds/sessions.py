@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from tornado_ds.audit import MAX_ADDRESS, MAX_USER_AGENT, SYSTEM, Audit, AuditEntry, user_actor
 from tornado_ds.clock import Clock
-from tornado_ds.errors import SessionNotFoundError
+from tornado_ds.errors import SessionNotFoundError, UserDataError
 from tornado_ds.escape import escaped
 from tornado_ds.snapshot import SessionEvent, SessionSnapshot
 from tornado_ds.tokens import Claims, TokenService
@@ -24,6 +24,9 @@ EndReason = Literal[
 
 # Nobody asked for these ends by name: something else that somebody did, and that is audited, led to them.
 _CONSEQUENCES: frozenset[EndReason] = frozenset({"password_changed", "disabled", "removed", "replaced"})
+
+# Fits into a line of `sessions list` and of the account page.
+MAX_LABEL = 100
 
 # More changes than a user will ever see.
 _HIGHEST_VERSION = 10**9
@@ -201,8 +204,10 @@ class Sessions:
         It is audited as a login of the user with *is_login*, else as opened by the one who acts.
 
         Raises:
-            UserDataError: The user's data make the token longer than a cookie may be.
+            UserDataError: The user's data make the token longer than a cookie may be, or the label is too long.
         """
+        if label is not None and len(label) > MAX_LABEL:
+            raise UserDataError(f"the label has {len(label)} characters, {MAX_LABEL} are the most")
         now = self._now()
         expires_at = now + (lifetime or self._absolute_timeout)
         session = Session(
@@ -215,7 +220,7 @@ class Sessions:
             token_expires_at=expires_at if lifetime else min(now + self._idle_timeout, expires_at),
             address=escaped(address, MAX_ADDRESS),
             user_agent=escaped(user_agent, MAX_USER_AGENT),
-            label=label,
+            label=None if label is None else escaped(label, MAX_LABEL),
         )
         opened = self._with_token(session, user)
         async with self.transaction():

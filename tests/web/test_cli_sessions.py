@@ -163,6 +163,7 @@ def test_end_ends_the_sessions_of_somebody_who_was_removed(
         pytest.param(("open", "alice", "--lifetime", "0d"), "'0d' is no time", id="zero"),
         pytest.param(("open", "alice", "--lifetime", "-1d"), "'-1d' is no time", id="negative"),
         pytest.param(("open", "alice", "--lifetime", "999999999d"), "3650d", id="for-ever"),
+        pytest.param(("open", "alice", "--lifetime", "1d", "--label", "x" * 101), "100 are the most", id="long-label"),
         pytest.param(("list", "--user"), "--user", id="no-name"),
         pytest.param(("ends",), "ends", id="no-such-command"),
     ],
@@ -189,6 +190,15 @@ def test_open_refuses_who_may_not_log_in(capsys: pytest.CaptureFixture[str], set
     code = run("open", "bob", "--lifetime", "1d")
 
     assert (code, capsys.readouterr().err) == (1, "error: there is no user 'bob' who may log in\n")
+
+
+def test_open_cleans_the_label(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    """What a label holds that cannot be seen is stored as text, so that no list or log has to mind it."""
+    code = run("open", "alice", "--lifetime", "1d", "--label", "printer\x1b[2J\u202e")
+
+    assert (0, 1) == (code, capsys.readouterr().out.count("\n"))
+    sessions = with_services(settings, lambda services: services.sessions.list("Alice"))
+    assert r"printer\x1b[2J\u202e" in {session.label for session in sessions}
 
 
 def test_open_prints_a_token_that_lasts(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
