@@ -27,6 +27,9 @@ def main(
     rounds: Annotated[int | None, typer.Option(min=1, help="How many alternating runs; default 5, quick 2.")] = None,
     seconds: Annotated[int | None, typer.Option(min=1, help="How long each run measures; default 5, quick 1.")] = None,
     flood_seconds: Annotated[int | None, typer.Option(min=2, help="How long the login flood is; default 60.")] = None,
+    timing_samples: Annotated[
+        int | None, typer.Option(min=2, help="How many refused logins of each kind; default 200, quick 20.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder of performance.md, .json and .svg; default docs, for a quick run build/benchmarks."),
@@ -42,7 +45,9 @@ def main(
     check_names(only, SCENARIOS)
     forget_settings()
     prepare()
-    plan = (QUICK if quick else FULL).with_changes(rounds=rounds, seconds=seconds, flood_seconds=flood_seconds)
+    plan = (QUICK if quick else FULL).with_changes(
+        rounds=rounds, seconds=seconds, flood_seconds=flood_seconds, timing_samples=timing_samples
+    )
     report = Performance(output or ROOT / ("build/benchmarks" if quick else "docs"), machine=describe())
     console = Console(width=None if sys.stdout.isatty() else 160)
     with tempfile.TemporaryDirectory(prefix="tornado-ds-bench-") as folder, Progress(console) as progress:

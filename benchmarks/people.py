@@ -20,18 +20,30 @@ PASSWORD = "correct-horse-battery-staple"
 def add_people(folder: Path, many: int, *, cost: int = 4) -> list[str]:
     """Add users who all have `PASSWORD`, and return their names."""
     names = [username_of(number) for number in range(many)]
+    password_hash = hash_of_password(cost)
+    add_users(folder, [User(name, password_hash, SERVER_DATA, CLIENT_DATA) for name in names])
+    return names
+
+
+def add_users(folder: Path, users: Sequence[User]) -> None:
+    """Add users as they are, whether the program would take them or not."""
 
     async def run() -> None:
         settings = settings_of(folder)
         await prepare_database(settings)
-        hasher = PasswordHasher(cost=cost)
-        password_hash = hasher.hash_now(PASSWORD)
-        hasher.close()
         async with open_services(settings, seconds=60) as services:
-            await services.users.add([User(name, password_hash, SERVER_DATA, CLIENT_DATA) for name in names])
+            await services.users.add(users)
 
     asyncio.run(run())
-    return names
+
+
+def hash_of_password(cost: int) -> str:
+    """Return a bcrypt hash of `PASSWORD`."""
+    hasher = PasswordHasher(cost=cost)
+    try:
+        return hasher.hash_now(PASSWORD)
+    finally:
+        hasher.close()
 
 
 def open_sessions(folder: Path, names: Sequence[str]) -> list[OpenSession]:
@@ -78,3 +90,13 @@ def end_sessions(folder: Path, username: str) -> int:
             return len(await services.sessions.end_all(username, reason="ended_by_operator"))
 
     return asyncio.run(run())
+
+
+def clear_failures(folder: Path) -> None:
+    """Forget all failed logins, so that nobody is throttled."""
+
+    async def run() -> None:
+        async with open_services(settings_of(folder), seconds=60) as services:
+            await services.throttle.clear_all()
+
+    asyncio.run(run())

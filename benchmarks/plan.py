@@ -27,6 +27,7 @@ class Plan:
     ended_at_once: int
     ended_in_memory: int
     users: int
+    timing_samples: int
 
     def with_changes(self, **changes: Any) -> Self:
         """Return the plan with those of *changes* that are not None."""
@@ -47,6 +48,7 @@ FULL = Plan(
     ended_at_once=1_000,
     ended_in_memory=50_000,
     users=100_000,
+    timing_samples=200,
 )
 
 QUICK = Plan(
@@ -63,4 +65,5 @@ QUICK = Plan(
     ended_at_once=200,
     ended_in_memory=5_000,
     users=10_000,
+    timing_samples=20,
 )

@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks.outcome import Outcome
 from benchmarks.plot import bars
 
-ORDER = ("throughput", "storm", "flood", "restart", "live", "size")
+ORDER = ("throughput", "storm", "flood", "restart", "live", "size", "timing")
 
 _INTRODUCTION = """\
 # Performance

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from benchmarks.outcome import Outcome
 from benchmarks.plan import Plan
 from benchmarks.progress import Progress
-from benchmarks.scenarios import flood, live, restart, size, storm, throughput
+from benchmarks.scenarios import flood, live, restart, size, storm, throughput, timing
 from benchmarks.traffic import Stage
 
 Scenario = Callable[[Stage, Plan, Progress], Outcome]
@@ -17,4 +17,5 @@ SCENARIOS: dict[str, Scenario] = {
     "restart": restart.measure,
     "live": live.measure,
     "size": size.measure,
+    "timing": timing.measure,
 }
