@@ -34,6 +34,7 @@ from pydantic_settings.exceptions import SettingsError as SourceError
 
 from tornado_ds.addresses import UNIX
 from tornado_ds.errors import SettingsError
+from tornado_ds.escape import visible
 from tornado_ds.keys import Algorithm
 
 DEFAULT_FILE = Path("config/tornado_ds.yml")
@@ -49,6 +50,11 @@ MAX_DURATION = 3650 * 86400
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TELLTALE = re.compile(r"change.?me|example|secret|password|abrakadabra", re.IGNORECASE)
+# In place of pydantic's own.
+_MESSAGES = {
+    "extra_forbidden": "there is no such key",
+    "model_type": "write its keys below it, indented, or leave it out",
+}
 _UNIX_PREFIX = "unix:"
 # What the kernel has room for, with a zero at the end.
 _MAX_UNIX_PATH = 107
@@ -146,8 +152,14 @@ def _refuse_empty(value: object) -> object:
     return value
 
 
+def _refuse_nul(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("no path can hold a NUL")
+    return path
+
+
 Duration = Annotated[int, BeforeValidator(_check_duration), Field(gt=0, le=MAX_DURATION, strict=True)]
-PathText = Annotated[Path, BeforeValidator(_refuse_empty)]
+PathText = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_refuse_nul)]
 Listen = Annotated[Address | UnixAddress, NoDecode, BeforeValidator(_parse_address)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 
@@ -491,17 +503,17 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 def _refuse_open_file(file: Path, content: dict[str, Any]) -> None:
     """Refuse a file that holds secrets and is open to other users."""
     is_open = bool(file.stat().st_mode & 0o077)
-    if is_open and (content.get("webhook", {}).get("secret") or "@" in str(content.get("database_url", ""))):
+    # A section without keys is None; that is good when variables fill it.
+    webhook = content.get("webhook") or {}
+    if is_open and (webhook.get("secret") or "@" in str(content.get("database_url", ""))):
         raise SettingsError(f"{file} holds a secret and can be read by other users: chmod 600 it")
 
 
 def _in_one_line(error: ValidationError) -> str:
     first, *others = error.errors(include_url=False, include_input=False)
     key = ".".join(str(part) for part in first["loc"]) or "settings"
-    message = (
-        "there is no such key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-    )
-    return f"{key}: {message}" + (f" (and {len(others)} more)" if others else "")
+    message = _MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    return visible(f"{key}: {message}" + (f" (and {len(others)} more)" if others else ""))
 
 
 def _value_of(settings: Settings, key: str) -> object:

@@ -1,10 +1,12 @@
+import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from tornado_ds.errors import SettingsError
@@ -52,7 +54,7 @@ def write(tmp_path: Path) -> Write:
 def assert_one_line(error: SettingsError) -> None:
     """What an operator gets to read fits on one line."""
     assert str(error)
-    assert "\n" not in str(error)
+    assert str(error).isprintable()
     assert "For further information" not in str(error)
 
 
@@ -240,7 +242,9 @@ def test_allowed_origins_follow_public_url_when_they_are_not_set(monkeypatch: py
         pytest.param("allowed_origins", "allowed_origins: ['*.example.com']", id="wildcard"),
         pytest.param("allowed_origins", "allowed_origins: 5", id="origins-number"),
         pytest.param("data_dir", "data_dir: ''", id="data-dir-empty"),
+        pytest.param("data_dir", 'data_dir: "a\\0b"', id="data-dir-with-nul"),
         pytest.param("webapp_dir", "webapp_dir: ''", id="webapp-dir-empty"),
+        pytest.param("session", "session:", id="section-without-keys"),
         pytest.param("webapp_dir", "webapp_dir: nowhere", id="webapp-dir-missing"),
         pytest.param("webapp_dir", "webapp_dir: .", id="webapp-dir-around-data-dir"),
         pytest.param("database_url", "database_url: ''", id="database-empty"),
@@ -391,6 +395,54 @@ def test_load_settings_refuses_a_file_when_others_can_read_its_secret(write: Wri
 def test_load_settings_takes_a_readable_file_when_it_holds_no_secret(write: Write) -> None:
     """Most configuration is nobody's secret."""
     assert load_settings(write("workers: 2", mode=0o644)).workers == 2
+
+
+def test_load_settings_takes_an_empty_section_when_variables_fill_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comments out all keys of a section can leave its name there."""
+    monkeypatch.setenv("TORNADO_DS_WEBHOOK__SECRET", STRONG)
+
+    settings = load_settings(write("webhook:\n", mode=0o644))
+
+    assert STRONG == webhook_secret(settings)
+
+
+# Plausible and implausible values of all kinds; a NUL, line breaks and escapes among them.
+VALUES = st.sampled_from(
+    [None, True, 0, -1, 1, 10**30, 0.5, float("nan"), "", "5m", "127.0.0.1:1", "unix:/a", "a:\u0663", "http://[", "::1"]
+) | st.text(st.characters(codec=None), max_size=8)
+NAMES = st.sampled_from([part for key, _ in walk_fields() for part in key.split(".")]) | st.text(max_size=4)
+TREES = st.recursive(
+    VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=10
+)
+
+
+def as_yaml(tree: object) -> bytes:
+    """Return *tree* as a file of settings; JSON is YAML, and can hold any text."""
+    return json.dumps(tree).encode()
+
+
+@given(
+    content=st.dictionaries(NAMES, TREES, max_size=4).map(as_yaml)
+    | st.text("aw:\n -[]{}&*!|'\"\\#,?%@\t", max_size=30).map(str.encode)
+    | st.binary(max_size=30)
+)
+@example(content=b"session: &a {idle_timeout: *a}")
+@example(content=b'"a\\nb": 1')
+@example(content=b'data_dir: "\\0"')
+@example(content=b'webapp_dir: "\\0"')
+@hypothesis(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_load_settings_takes_any_file_or_says_why_not(write: Write, content: bytes) -> None:
+    """Nothing that a file can hold makes the start fail in any other way than with one line."""
+    file = write(content, mode=0o644)
+
+    try:
+        settings = load_settings(file)
+    except SettingsError as exc:
+        assert_one_line(exc)
+    else:
+        assert flatten(settings)
 
 
 def test_load_settings_refuses_a_weak_secret_when_it_is_in_the_secrets_folder(

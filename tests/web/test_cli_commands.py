@@ -74,6 +74,15 @@ def test_command_exits_2_when_it_is_misspelt(
     assert output.err.startswith(f"error: {expected}")
 
 
+def test_complaint_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a complaint quotes is shown, not obeyed."""
+    code = cli.run(["seed", "\u202e\x07.yml"])
+
+    complaint = capsys.readouterr().err
+    assert 1 == code
+    assert r"\u202e\x07.yml" in complaint
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

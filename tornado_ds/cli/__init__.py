@@ -23,7 +23,7 @@ from tornado_ds.cli import (
     throttle,
     users,
 )
-from tornado_ds.cli.common import config_file
+from tornado_ds.cli.common import config_file, visible
 from tornado_ds.errors import ReadOnlyUserStoreError, TornadoDSError
 
 app = typer.Typer(
@@ -89,5 +89,5 @@ def run(arguments: list[str]) -> int:
 def _complain(message: str, code: int) -> int:
     """Say what is wrong in one line; there is nothing to say after a help page."""
     if message:
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        typer.echo(visible(f"error: {' '.join(message.split())}"), err=True)
     return code
