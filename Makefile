@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench torture install verify-unit format clean
+.PHONY: run test fuzz bench torture install verify-unit format clean
 
 run: install
 	@exec $(BIN)/python -m tornado_ds demo
@@ -18,6 +18,11 @@ test: install
 	$(BIN)/pytest --numprocesses=2 --dist=loadgroup
 
 install: .venv/installed node_modules/.installed
+
+# The property tests with 200 times the examples of `make test`, which takes an hour or so: make fuzz EXAMPLES=5000
+fuzz: export EXAMPLES ?= 20000
+fuzz: install
+	$(BIN)/pytest --numprocesses=2 -m hypothesis --hypothesis-profile=fuzz
 
 # make bench ARGS='--quick --only storm'; ARGS=--help says what there is.
 bench: install benchmarks/peers/.venv/installed benchmarks/peers/node_modules/.installed

@@ -1,12 +1,14 @@
 """Fixtures for all tests. An asynchronous test is marked `gen_test`, and pytest-tornado runs it in `io_loop`."""
 
 import asyncio
+import os
 import shutil
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests import canaries
@@ -14,6 +16,9 @@ from tests.commands import logging_as_before
 from tests.fakes import ManualClock
 from tests.postgresql import PostgreSQL, run_server, upgrade_now
 from tornado_ds.settings import PasswordSettings, Settings
+
+# `make fuzz`; the usual profile of hypothesis is that of `make test`.
+hypothesis.register_profile("fuzz", max_examples=int(os.environ.get("EXAMPLES", "20000")), deadline=None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

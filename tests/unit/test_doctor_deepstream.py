@@ -385,7 +385,11 @@ TREES = st.recursive(
 )
 
 
-@hypothesis(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis(
+    max_examples=hypothesis().max_examples // 3,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(content=st.dictionaries(KEYS, TREES, max_size=6).map(yaml.safe_dump) | st.text(max_size=200))
 def test_any_file_gets_findings(tmp_path: Path, settings: Settings, content: str) -> None:
     """Whatever stands where something else is expected."""

@@ -16,7 +16,7 @@ from tornado_ds.accounts import Accounts
 from tornado_ds.audit import Audit
 from tornado_ds.checker import SessionChecker
 from tornado_ds.cookies import SessionCookie
-from tornado_ds.errors import StorageError
+from tornado_ds.errors import AuthenticationError, StorageError, UserDataError, UserExistsError
 from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Refusal, Verdict
 from tornado_ds.key_file import open_key_ring
 from tornado_ds.keys import KeyRing
@@ -27,12 +27,13 @@ from tornado_ds.snapshot import SessionSnapshot
 from tornado_ds.storage.memory import MemoryAuditStore, MemorySessionStore, MemoryThrottleStore, MemoryUserStore
 from tornado_ds.throttle import Throttle
 from tornado_ds.tokens import TokenService
-from tornado_ds.users import User, UserChanges
+from tornado_ds.users import User, UserChanges, is_username, username_key
 
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 AUTHORIZATION = "Basic " + b64encode(f"deepstream:{SECRET}".encode()).decode()
 ORIGIN = "https://app.example.com"
 PASSWORD = "correct horse battery staple"
+OTHER_PASSWORD = "another horse, another staple"
 
 STATUSES = {200, 401, 403, 413, 415, 503}
 DENIALS = {
@@ -408,7 +409,9 @@ JSON_VALUES = st.recursive(
 @given(connection=JSON_VALUES, auth=JSON_VALUES, headers=JSON_VALUES)
 @example(connection={"headers": {"cookie": "COOKIE", "origin": ORIGIN}}, auth={}, headers=None)
 @example(connection={}, auth={"username": "alice", "password": PASSWORD}, headers=None)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=3 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_decide_answers_lawfully_whatever_the_values_are(
     lasting_world: World, connection: object, auth: object, headers: object
 ) -> None:
@@ -421,6 +424,42 @@ def test_decide_answers_lawfully_whatever_the_values_are(
     verdict = lasting_world.decide(None, raw=text.encode())
 
     assert verdict.status != 200 or orjson.loads(verdict.body)["id"] == "alice"
+
+
+# Letters that change when they are normalised or folded, and what a terminal, a header, a page or a shell obeys.
+ODD_NAMES = st.text(
+    "aZ1\u00df\ufb01\u0130\u03c2\u0301\r\n\x1b\x85\u202e\u2066\u200b\u2028\ufeff\xa0 ;=,%\"'<>&\\", max_size=12
+)
+
+
+@given(name=ODD_NAMES | st.text(st.characters(codec=None), max_size=140))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_name_is_refused_or_comes_through_as_it_is(
+    hs256_key_ring: KeyRing, clock: ManualClock, hasher: PasswordHasher, name: str
+) -> None:
+    """Whoever can be added logs in, and deepstream and its rules see the very name; nobody else exists."""
+    world = asyncio.run(build(hs256_key_ring, clock, hasher, credentials_login=False))
+
+    opened = asyncio.run(log_in_as_new_user(world, name))
+
+    if opened is None:
+        assert not is_username(name) or username_key(name) == "alice"
+    else:
+        set_cookie = SessionCookie(ORIGIN).set_header(opened.token, expires_at=2_000_000_000)
+        verdict = world.decide(websocket(cookie=set_cookie.partition(";")[0], origin=ORIGIN))
+        answer = orjson.loads(verdict.body)
+        assert (200, name, name) == (verdict.status, answer["id"], answer["clientData"]["username"])
+
+
+async def log_in_as_new_user(world: World, name: str) -> OpenSession | None:
+    """Add a user and log in; None if the name is refused or taken, in which case it must not open anything."""
+    try:
+        await world.accounts.add(name, OTHER_PASSWORD)
+    except (UserDataError, UserExistsError):
+        with pytest.raises(AuthenticationError):
+            await world.accounts.log_in(name, OTHER_PASSWORD)
+        return None
+    return await world.accounts.log_in(name, OTHER_PASSWORD)
 
 
 @given(raw=st.binary(), authorization=st.none() | st.text(st.characters(codec=None)), kind=st.none() | st.text())

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tornado_ds.logs import MAX_VALUE, configure_logging
 
@@ -37,6 +39,22 @@ def test_log_says_nothing_below_its_level(capsys: pytest.CaptureFixture[str]) ->
         log.error("worth it")
 
     assert ["worth it"] * 2 == [line["event"] for line in lines_of(capsys)]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@given(text=st.text(st.characters(codec=None)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_log_is_one_line_whatever_somebody_calls_themselves(
+    capsys: pytest.CaptureFixture[str], log_format: Any, text: str
+) -> None:
+    """No name, address or browser gets a control character into the log, nor text that turns around."""
+    configure_logging(log_format)
+
+    structlog.get_logger("ours").info("hello", username=text)
+
+    line = capsys.readouterr().err
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])

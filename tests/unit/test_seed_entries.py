@@ -1,13 +1,19 @@
 """What a seed file may say of a user."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tornado_ds.errors import SeedError, UserDataError
 from tornado_ds.passwords import legacy_hash
 from tornado_ds.seed_entries import DeepstreamHash, Entry, check_rows, with_roles
-from tornado_ds.seed_formats import Row
+from tornado_ds.seed_formats import Row, SeedFormat, read_rows
+from tornado_ds.users import is_username
 
 PASSWORD = "correct horse battery staple"
 BCRYPT = "$2b$04$" + "e" * 22 + "a" * 31
@@ -271,3 +277,42 @@ def test_with_roles_raises_when_they_are_there_twice() -> None:
     """Which of the two is meant, nobody can know."""
     with pytest.raises(UserDataError):
         with_roles({"roles": ["a"]}, ["a"])
+
+
+# What a file can say at all, and often what one should say.
+KEYS = st.sampled_from(["username", "password", "password_hash", "serverData", "client_data", "roles", "disabled"])
+TEXTS = st.sampled_from(["alice", PASSWORD, BCRYPT, SAMPLE, "yes", "*", "<<", "!!int"]) | st.text(max_size=8)
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.dates() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+USERS = st.dictionaries(KEYS, TREES, max_size=5)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "encode"),
+    [
+        pytest.param("json", lambda tree: json.dumps(tree, default=str), id="json"),
+        pytest.param("yaml", lambda tree: yaml.safe_dump(tree, allow_unicode=True), id="yaml"),
+    ],
+)
+@given(
+    deepstream_hash=st.sampled_from([None, MD5]),
+    tree=st.lists(USERS, max_size=3) | st.dictionaries(TEXTS, USERS, max_size=3) | TREES,
+)
+@settings(deadline=None)
+def test_any_tree_gives_entries_or_says_why_not(
+    file_format: SeedFormat, encode: Callable[[Any], str], deepstream_hash: DeepstreamHash | None, tree: Any
+) -> None:
+    """Values of any type, anywhere, are users that can be stored, or one line."""
+    entries: list[Entry] = []
+    complaint = ""
+
+    try:
+        entries = check(*read_rows(encode(tree), file_format), deepstream_hash=deepstream_hash)
+    except SeedError as exc:
+        complaint = str(exc)
+
+    assert complaint.isprintable()
+    assert all(is_username(entry.username) for entry in entries)

@@ -12,6 +12,9 @@ from typing import Any
 
 import bcrypt
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
 
 from tests.commands import with_services
 from tests.web.terminal import run_in_terminal
@@ -559,3 +562,26 @@ def test_seed_writes_all_new_users_or_none(settings: Settings, seed: Seed) -> No
     users = with_services(settings, lambda services: services.users.list(limit=5000))
     assert names == report["added"]
     assert set(names) == {user.username for user in users}
+
+
+@given(
+    content=st.binary(max_size=30) | st.text("ab1-:,{}[]\"'&*\r\n \ufeff\u202e\x1b", max_size=30).map(str.encode),
+    file_format=st.sampled_from(["yaml", "json", "csv"]),
+)
+@hypothesis(
+    max_examples=hypothesis().max_examples // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
+def test_any_octets_are_users_or_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, file_format: str
+) -> None:
+    """Whatever somebody takes for a seed file, there is no traceback, and nothing for a terminal to obey."""
+    file = tmp_path / "users"
+    file.write_bytes(content)
+
+    code = cli.run(["seed", str(file), "--dry-run", "--format", file_format])
+
+    complaint = capsys.readouterr().err
+    assert (code, complaint.count("\n")) in ((0, 0), (1, 1))
+    assert complaint.rstrip("\n").isprintable()

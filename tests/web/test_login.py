@@ -1,12 +1,17 @@
 import asyncio
 import html
+import json
 import re
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tornado.httpclient import HTTPResponse
+from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.fakes import ManualClock
 from tests.unit.test_passwords import SAMPLE_HASH
@@ -105,6 +110,44 @@ async def test_login_sets_a_host_cookie_when_the_site_is_https(
 def test_local_path_keeps_only_paths_of_this_server(expected: str, target: str) -> None:
     """Whatever a browser might take for another site is `/`."""
     assert expected == local_path(target)
+
+
+@given(target=st.text("/\\\\ab.:@?#%2F\t\r\n\u2044", max_size=12) | st.text(st.characters(codec=None), max_size=40))
+def test_local_path_leads_nowhere_else_whatever_the_text(target: str) -> None:
+    """Whatever `next` says, a browser stays on this server."""
+    path = local_path(target)
+
+    assert path.isascii()
+    assert path.isprintable()
+    assert "app.example.com" == urlsplit(urljoin("https://app.example.com/login", path)).netloc
+
+
+# What a form or a script can send for the fields, and what it should.
+FIELDS = st.sampled_from(["username", "password", "next", "username[]", ""])
+TEXTS = st.sampled_from(["alice", "\0", "\r\nSet-Cookie: a=b", "a" * 2000, "/"]) | st.text(st.characters(codec=None))
+BODIES = (
+    st.binary(max_size=60)
+    | st.lists(st.tuples(FIELDS, TEXTS), max_size=4).map(lambda f: urlencode(f, errors="surrogatepass").encode())
+    | st.dictionaries(FIELDS, TEXTS | st.none() | st.integers() | st.lists(TEXTS), max_size=4).map(
+        lambda fields: json.dumps(fields).encode()
+    )
+)
+
+
+@given(body=BODIES, kind=st.sampled_from([FORM, JSON, {"Content-Type": "multipart/form-data; boundary=a"}, {}]))
+@hypothesis(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_login_says_no_whatever_is_sent(
+    io_loop: AsyncIOLoop, browser: Browser, alice: User, clock: ManualClock, body: bytes, kind: dict[str, str]
+) -> None:
+    """No body lets anybody in without the password, and none is an error of ours."""
+    clock.advance(3600)  # Nobody is throttled by then.
+
+    response = io_loop.run_sync(
+        lambda: browser.fetch("POST", "/handle-login", body=body, headers=PAGE | kind), timeout=10
+    )
+
+    assert response.code in (400, 403, 413, 415)
+    assert session_cookie(response) is None
 
 
 @pytest.mark.gen_test
