@@ -17,8 +17,10 @@ from tests.fakes import ManualClock
 from tests.postgresql import PostgreSQL, run_server, upgrade_now
 from tornado_ds.settings import PasswordSettings, Settings
 
-# `make fuzz`; the usual profile of hypothesis is that of `make test`.
-hypothesis.register_profile("fuzz", max_examples=int(os.environ.get("EXAMPLES", "20000")), deadline=None)
+# Of `make test`, and of `make fuzz`. An example may take its time on a busy machine.
+hypothesis.register_profile("tests", deadline=None)
+hypothesis.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "20000")))
+hypothesis.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -387,7 +387,6 @@ TREES = st.recursive(
 
 @hypothesis(
     max_examples=hypothesis().max_examples // 3,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(content=st.dictionaries(KEYS, TREES, max_size=6).map(yaml.safe_dump) | st.text(max_size=200))

@@ -409,9 +409,7 @@ JSON_VALUES = st.recursive(
 @given(connection=JSON_VALUES, auth=JSON_VALUES, headers=JSON_VALUES)
 @example(connection={"headers": {"cookie": "COOKIE", "origin": ORIGIN}}, auth={}, headers=None)
 @example(connection={}, auth={"username": "alice", "password": PASSWORD}, headers=None)
-@settings(
-    max_examples=3 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=3 * settings().max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_decide_answers_lawfully_whatever_the_values_are(
     lasting_world: World, connection: object, auth: object, headers: object
 ) -> None:
@@ -433,7 +431,7 @@ ODD_NAMES = st.text(
 
 
 @given(name=ODD_NAMES | st.text(st.characters(codec=None), max_size=140))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_name_is_refused_or_comes_through_as_it_is(
     hs256_key_ring: KeyRing, clock: ManualClock, hasher: PasswordHasher, name: str
 ) -> None:
@@ -463,7 +461,6 @@ async def log_in_as_new_user(world: World, name: str) -> OpenSession | None:
 
 
 @given(raw=st.binary(), authorization=st.none() | st.text(st.characters(codec=None)), kind=st.none() | st.text())
-@settings(deadline=None)
 def test_decide_answers_lawfully_whatever_the_bytes_are(
     lasting_world: World, raw: bytes, authorization: str | None, kind: str | None
 ) -> None:

@@ -293,7 +293,7 @@ def test_add_key_says_so_when_the_folder_cannot_be_written(tmp_path: Path) -> No
 
 
 @given(data=st.data(), value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_read_key_ring_raises_its_own_error_when_a_member_is_spoiled(
     key_file: Path, data: st.DataObject, value: Any
 ) -> None:

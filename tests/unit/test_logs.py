@@ -43,7 +43,7 @@ def test_log_says_nothing_below_its_level(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 @given(text=st.text(st.characters(codec=None)))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_log_is_one_line_whatever_somebody_calls_themselves(
     capsys: pytest.CaptureFixture[str], log_format: Any, text: str
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_ds.errors import SeedError, UserDataError
@@ -301,7 +301,6 @@ USERS = st.dictionaries(KEYS, TREES, max_size=5)
     deepstream_hash=st.sampled_from([None, MD5]),
     tree=st.lists(USERS, max_size=3) | st.dictionaries(TEXTS, USERS, max_size=3) | TREES,
 )
-@settings(deadline=None)
 def test_any_tree_gives_entries_or_says_why_not(
     file_format: SeedFormat, encode: Callable[[Any], str], deepstream_hash: DeepstreamHash | None, tree: Any
 ) -> None:

@@ -432,7 +432,7 @@ def as_yaml(tree: object) -> bytes:
 @example(content=b'"a\\nb": 1')
 @example(content=b'data_dir: "\\0"')
 @example(content=b'webapp_dir: "\\0"')
-@hypothesis(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@hypothesis(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_load_settings_takes_any_file_or_says_why_not(write: Write, content: bytes) -> None:
     """Nothing that a file can hold makes the start fail in any other way than with one line."""
     file = write(content, mode=0o644)

@@ -571,7 +571,6 @@ def test_seed_writes_all_new_users_or_none(settings: Settings, seed: Seed) -> No
 @hypothesis(
     max_examples=hypothesis().max_examples // 2,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-    deadline=None,
 )
 def test_any_octets_are_users_or_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, file_format: str

@@ -135,7 +135,7 @@ BODIES = (
 
 
 @given(body=BODIES, kind=st.sampled_from([FORM, JSON, {"Content-Type": "multipart/form-data; boundary=a"}, {}]))
-@hypothesis(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_login_says_no_whatever_is_sent(
     io_loop: AsyncIOLoop, browser: Browser, alice: User, clock: ManualClock, body: bytes, kind: dict[str, str]
 ) -> None:
