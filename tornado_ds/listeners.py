@@ -105,7 +105,8 @@ class PublicListener(Listener):
         await self._server.close_all_connections()
 
     async def _answer_all(self) -> None:
-        await self._app.in_flight.wait_until_none()
+        # Whoever asked before we stopped was not told that there will be no other answer, and may ask again.
+        await self._app.in_flight.wait_until_quiet(LAST_CALL_SECONDS)
         # What was answered may not have been read yet, and would be lost with its connection.
         unread = [stream.write(b"") for stream in self._server.streams if stream.writing()]
         await asyncio.gather(*unread, return_exceptions=True)

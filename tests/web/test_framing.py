@@ -617,7 +617,7 @@ async def test_follower_is_forgotten_when_it_hangs_up(listener: Listener, intern
         wire.send(get("/session-events", AUTHORIZATION))
         await wire.reader.readuntil(b"\r\n\r\n")
         in_flight = len(internal_app.in_flight)
-    await internal_app.in_flight.wait_until_none()
+    await internal_app.in_flight.wait_until_quiet(0.01)
 
     assert in_flight == 1
 

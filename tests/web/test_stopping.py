@@ -10,6 +10,7 @@ import pytest
 from tests.live.servers import AuthServer, free_port
 from tests.load import Load
 from tests.web.certificates import trusting, write_certificate
+from tests.web.test_session_events import until
 from tests.web.wire import Wire, get
 from tornado_ds.handlers.base import BaseHandler
 from tornado_ds.handlers.routes import make_app
@@ -49,6 +50,17 @@ class LargeHandler(BaseHandler):
 
     def get(self) -> None:
         self.write(b"x" * LARGE)
+
+
+class SlowHandler(BaseHandler):
+    """Answers once *may_answer* is set."""
+
+    def initialize(self, services: Services, may_answer: asyncio.Event) -> None:  # type: ignore[override]
+        super().initialize(services)
+        self._may_answer = may_answer
+
+    async def get(self) -> None:
+        await self._may_answer.wait()
 
 
 @pytest.mark.parametrize("place", [with_tls, with_workers])
@@ -94,3 +106,27 @@ async def test_listener_serves_who_has_connected_and_takes_leave_when_it_stops(s
     assert [(answer.status, answer.headers["connection"]) for answer in answers] == [(200, "close")] * 2
     assert len(body) == LARGE
     assert rests == [b"", b"", b""]
+
+
+@pytest.mark.gen_test
+async def test_client_is_served_once_more_when_its_answer_took_longer_than_the_last_call(services: Services) -> None:
+    """Whoever asked before the stop was promised that the connection stays, and asks on it again."""
+    may_answer = asyncio.Event()
+    app = make_app(services, [("/slow", SlowHandler, {"may_answer": may_answer})])
+    [sock] = listen_on(Address("127.0.0.1", 0), key="listen")
+    listener = PublicListener(app, [sock])
+    await listener.start()
+    async with Wire(listener.port) as wire:
+        wire.send(get("/slow"))
+        await until(lambda: len(app.in_flight) == 1)
+        draining = asyncio.create_task(listener.drain())
+        await until(lambda: sock.fileno() == -1)
+        may_answer.set()
+        answers = [await wire.answer()]
+        wire.send(get("/login"))
+        answers.append(await wire.answer())
+        rest = await wire.rest()
+    await draining
+
+    assert [(answer.status, answer.headers.get("connection")) for answer in answers] == [(200, None), (200, "close")]
+    assert rest == b""

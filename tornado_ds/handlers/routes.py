@@ -138,11 +138,15 @@ class InFlight:
         self._connections.discard(connection)
         self._changed.set()
 
-    async def wait_until_none(self) -> None:
-        """Return once every request is answered."""
-        while self._connections:
+    async def wait_until_quiet(self, seconds: float) -> None:
+        """Return once every request is answered, and none has been for *seconds*."""
+        while True:
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                await asyncio.wait_for(self._changed.wait(), seconds)
+            except TimeoutError:
+                if not self._connections:
+                    return
 
 
 class TooLargeHandler(BaseHandler):
