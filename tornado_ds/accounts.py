@@ -6,12 +6,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from tornado_ds.audit import ANONYMOUS, Actor, Audit, AuditEntry, Event, acting_as
 from tornado_ds.errors import (
     AuthenticationError,
-    OverloadedError,
     ReadOnlyUserStoreError,
     SessionNotFoundError,
     StorageError,
@@ -36,7 +33,6 @@ from tornado_ds.users import (
 if TYPE_CHECKING:
     from tornado_ds.metrics import Metrics
 
-log = structlog.get_logger("accounts")
 
 # A login asks the database several times; deepstream waits 2 s for all of it.
 PATIENCE_SECONDS = 1.3
@@ -298,11 +294,7 @@ class Accounts:
         # A legacy hash can be of a password that bcrypt cannot take; it stays.
         if not can_be_hashed(password):
             return
-        try:
-            new = await self._passwords.hash(password)
-        except OverloadedError:
-            log.info("password not re-hashed, the next login tries again", username=user.username)
-            return
+        new = await self._passwords.hash(password)
         # A store that is managed elsewhere keeps the hash it has.
         with contextlib.suppress(ReadOnlyUserStoreError):
             async with patience.limit():
