@@ -1,9 +1,17 @@
 """What all commands have in common: help with an example, and one line when they are called wrong."""
 
+import io
+import json
+import os
+import pwd
 import re
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import typer
@@ -103,3 +111,54 @@ def test_command_fails_in_one_line_when_standard_input_is_closed(
     output = capsys.readouterr()
     assert (code, output.out, output.err.count("\n")) == (1, "", 1)
     assert output.err.startswith(f"error: {expected}")
+
+
+# The signal may come when the file is open, and before anybody holds it who would close it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_command_exits_130_when_it_is_interrupted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Ctrl-C is no mistake, so nothing is said; shells know this code."""
+    pipe = tmp_path / "users.csv"
+    os.mkfifo(pipe)
+
+    def interrupt() -> None:
+        # Opens once the command reads, and ends what it reads should the signal be lost.
+        with pipe.open("wb"):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    code = cli.run(["seed", str(pipe)])
+
+    output = capsys.readouterr()
+    assert (130, "", "") == (code, output.out, output.err)
+
+
+def test_command_ends_quietly_when_nobody_reads_on() -> None:
+    """As in `... | head -1`: no traceback follows."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tornado_ds", "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=60
+    )
+
+    os.close(writer)
+    assert (1, b"") == (done.returncode, done.stderr)
+
+
+def test_operator_is_a_number_when_the_account_has_no_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a container, the user may be in no list."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a purple elephant\n")))
+    assert cli.run(["users", "add", "bob", "--password-stdin"]) == 0
+    capsys.readouterr()
+
+    code = cli.run(["audit", "list", "--json"])
+
+    [entry] = json.loads(capsys.readouterr().out)
+    assert (0, f"operator:{os.getuid()}") == (code, entry["actor"])

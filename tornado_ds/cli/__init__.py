@@ -79,10 +79,6 @@ def run(arguments: list[str]) -> int:
         return _complain(f"change users where they are managed, this user store is read-only: {exc}", 1)
     except TornadoDSError as exc:
         return _complain(str(exc), 1)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 1
     return result if isinstance(result, int) else 0
 
 
