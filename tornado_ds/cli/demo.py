@@ -81,12 +81,14 @@ class Program:
         *,
         environment: dict[str, str] | None = None,
         log: Path | None = None,
+        patience: float = STOP_SECONDS,
     ) -> None:
         self._name = name
         self._command = command
         self._address = address
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
+        self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
         self.epitaph: str | None = None
 
@@ -118,7 +120,7 @@ class Program:
         # Of the polite signals, deepstream knows only this one.
         self._process.send_signal(signal.SIGINT)
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+            await asyncio.wait_for(self._process.wait(), self._patience)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
