@@ -223,6 +223,7 @@ def test_nothing_is_found_when_all_is_well(
         ),
         pytest.param(guard(url=""), "wrong: session-guard has no options.url", id="guard-without-url"),
         pytest.param(guard(url=WEBHOOK), "wrong: options.url of session-guard is no URL of", id="guard-other-url"),
+        pytest.param(guard(url="nowhere"), "wrong: options.url of session-guard is no URL of", id="guard-no-url"),
         pytest.param(guard(secret=""), "wrong: session-guard has no secret", id="guard-without-secret"),
         pytest.param(guard(secret="other"), "wrong: session-guard has another secret", id="guard-other-secret"),
         pytest.param(
@@ -239,6 +240,9 @@ def test_nothing_is_found_when_all_is_well(
             id="unguarded-rule",
         ),
         pytest.param(rules("fileLoad(gone.yml)"), "wrong: fileLoad: there is no file", id="permissions-gone"),
+        pytest.param(
+            rules(f"fileLoad({'x' * 300}.yml)"), "wrong: fileLoad: there is no file", id="permissions-impossible"
+        ),
     ],
 )
 def test_mistake_is_found_once_and_says_what_to_do(
@@ -281,6 +285,16 @@ def test_file_that_deepstream_could_not_read_is_one_finding(
 
     assert text.startswith("wrong: ")
     assert expected in text
+
+
+def test_file_that_cannot_be_read_is_one_finding(tmp_path: Path, settings: Settings) -> None:
+    """It is there, and a disk that fails says no more than this."""
+    path = tmp_path / "config.yml"
+    path.symlink_to("/proc/self/mem")
+
+    [text] = bad(examine(path, settings))
+
+    assert f"wrong: {path} cannot be read: Input/output error" == text
 
 
 def test_variables_are_put_in_their_places(folder: Path, settings: Settings, config: dict[str, Any]) -> None:

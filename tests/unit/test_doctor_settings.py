@@ -130,6 +130,13 @@ def test_file_is_wrong_when_others_may_read_it_or_nobody_can(
     assert finding.advice
 
 
+def test_secret_is_not_known_when_its_file_cannot_be_used(settings: Settings, folder: Path) -> None:
+    """What is wrong with it is said where files are looked at."""
+    (folder / "webhook.secret").write_text("")
+
+    assert find_secret(settings) is None
+
+
 def test_certificate_is_wrong_when_the_server_could_not_use_it(settings: Settings, folder: Path) -> None:
     """Before a restart finds out."""
     for name in ("certificate", "key"):

@@ -331,6 +331,15 @@ async def test_rest_is_left_out_when_the_server_is_down(folder: Path) -> None:
 
 
 @pytest.mark.gen_test
+async def test_webhook_is_wrong_when_nobody_answers_there(folder: Path) -> None:
+    """The rest is still asked of the server itself."""
+    async with installed(folder) as installation:
+        found = await installation.examine(f"http://{HOST}:1/check-token")
+
+    assert [f"wrong webhook: http://{HOST}:1/check-token does not answer: Connection refused"] == bad(found)
+
+
+@pytest.mark.gen_test
 async def test_clock_is_wrong_when_the_machines_differ(folder: Path) -> None:
     """The server's is read from its answers."""
     async with installed(folder) as installation:

@@ -1,5 +1,6 @@
 """What `doctor` says of certificates, feeds and databases, each by itself."""
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from tornado_ds.doctor import client
 from tornado_ds.doctor.database import examine_database
 from tornado_ds.doctor.feed import examine_feed, examine_readiness
 from tornado_ds.doctor.findings import Finding
+from tornado_ds.doctor.pages import examine_deepstream
 from tornado_ds.doctor.targets import parse_target
 from tornado_ds.doctor.tls import examine_certificate
 from tornado_ds.settings import Settings
@@ -133,6 +135,43 @@ async def test_server_is_wrong_when_it_says_that_it_is_not_ready() -> None:
         [found] = await examine_readiness(url, SystemClock())
 
     assert ("wrong", f"{url} is not ready: away") == (found.level, found.text)
+
+
+async def test_readiness_is_not_judged_when_the_certificate_is_a_strangers(tmp_path: Path) -> None:
+    """One line about the certificate is enough, and stands elsewhere."""
+    async with serving_tls(certificate(tmp_path, days=90)) as url:
+        found = await examine_readiness(url.removesuffix("/check-token"), SystemClock())
+
+    assert [] == found
+
+
+async def test_feed_is_wrong_when_nobody_says_anything() -> None:
+    """Nobody waits for longer than an answer may take."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = parse_target(f"http://127.0.0.1:{silent.getsockname()[1]}/session-events")
+        found = await examine_feed(replace(target, authorization="Basic eA=="))
+
+    assert "wrong" == found.level
+    assert "no answer within 2 s" in found.text
+
+
+async def test_deepstream_is_not_found_when_something_else_answers(settings: Settings) -> None:
+    """A web server at that address is as good as none."""
+    async with parrot(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as url:
+        found = await examine_deepstream(settings.model_copy(update={"deepstream_url": url.replace("http", "ws")}))
+
+    assert "warning" == found.level
+    assert "the answer is 404" in found.text
+
+
+async def test_database_is_wrong_when_its_url_is_none(settings: Settings) -> None:
+    """The server would not start with it either."""
+    nowhere = settings.model_copy(update={"database_url": SecretStr("the one in the cellar")})
+
+    [found] = await examine_database(nowhere, SystemClock())
+
+    assert ("wrong", "database") == (found.level, found.topic)
+    assert "write postgresql://" in found.text
 
 
 async def test_database_is_wrong_when_it_is_away(settings: Settings) -> None:
