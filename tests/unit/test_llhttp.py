@@ -5,11 +5,14 @@ from typing import cast
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
+    HTTPInputError,
     HTTPMessageDelegate,
     HTTPServerConnectionDelegate,
+    RequestStartLine,
     ResponseStartLine,
 )
 
@@ -24,7 +27,7 @@ CHECK = b"POST /check-token HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b"
 
 
 class EchoGate:
-    """Allows everything at once, with the body as its answer; `later` takes its time."""
+    """Allows everything at once, with the body as its answer; `later` takes its time, and `slip` is too much."""
 
     def __init__(self) -> None:
         self.later: asyncio.Future[Verdict] | None = None
@@ -33,6 +36,8 @@ class EchoGate:
         return None
 
     def decide_body(self, body: bytes) -> Verdict | asyncio.Future[Verdict]:
+        if body == b"slip":
+            raise RuntimeError("a slip")
         if body == b"later":
             self.later = asyncio.get_running_loop().create_future()
             return self.later
@@ -52,10 +57,28 @@ class NothingHere(HTTPMessageDelegate):
         self._connection.finish()
 
 
-class EmptyApplication(HTTPServerConnectionDelegate):
-    """An application without a page."""
+class Unwilling(NothingHere):
+    """Finds fault with every request, as Tornado does with some."""
 
-    def __init__(self) -> None:
+    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        raise HTTPInputError("not like this")
+
+
+class Slipping(NothingHere):
+    """Fails where it should answer, and when it hears that nobody waits for that any more."""
+
+    def finish(self) -> None:
+        raise RuntimeError("a slip")
+
+    def on_connection_close(self) -> None:
+        raise RuntimeError("another slip")
+
+
+class EmptyApplication(HTTPServerConnectionDelegate):
+    """An application without a page; whoever asks deals with *delegate*."""
+
+    def __init__(self, delegate: type[NothingHere]) -> None:
+        self._delegate = delegate
         self.in_flight = InFlight()
         self.verdicts: list[Verdict] = []
 
@@ -63,7 +86,7 @@ class EmptyApplication(HTTPServerConnectionDelegate):
         self.verdicts.append(verdict)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        return NothingHere(request_conn)
+        return self._delegate(request_conn)
 
 
 class Room:
@@ -74,8 +97,8 @@ class Room:
     body_deadline = 5.0
     write_deadline = 30.0
 
-    def __init__(self) -> None:
-        self.app = cast(WebApplication, EmptyApplication())
+    def __init__(self, delegate: type[NothingHere] = NothingHere) -> None:
+        self.app = cast(WebApplication, EmptyApplication(delegate))
         self.echo = EchoGate()
         self.gate = cast(ConnectionGate, self.echo)
         self.requests = Requests(self.gate)
@@ -313,10 +336,43 @@ async def test_gate_that_fails_is_unavailable_and_not_a_refusal() -> None:
     room = Room()
     connection, pipe = connect(room)
 
-    connection.data_received(CHECK % (5, b"later") + CHECK % (5, b"later"))
-    for _ in range(2):
-        assert room.echo.later is not None
-        room.echo.later.set_exception(RuntimeError("a slip"))
-        await turns()
+    connection.data_received(CHECK % (4, b"slip") + CHECK % (5, b"later"))
+    await turns()
+    assert room.echo.later is not None
+    room.echo.later.set_exception(RuntimeError("a slip"))
+    await turns()
 
     assert pipe.bodies == [b"unavailable", b"unavailable"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("delegate", "status"),
+    [
+        pytest.param(Unwilling, b"HTTP/1.1 400", id="refused"),
+        pytest.param(Slipping, b"", id="failed"),
+    ],
+)
+async def test_connection_ends_when_the_application_cannot_go_on(delegate: type[NothingHere], status: bytes) -> None:
+    """A request that it refuses is answered; a slip of its own is not, and goes no further than the log."""
+    connection, pipe = connect(Room(delegate))
+
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert pipe.is_shut
+    assert status == bytes(pipe.written[:12])
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_raised_when_the_application_fails_behind_a_lost_connection() -> None:
+    """Nobody is left to tell, but for whoever reads the log."""
+    connection, pipe = connect(Room(Slipping))
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
+
+    with capture_logs() as lines:
+        connection.connection_lost(None)
+
+    assert [("error", "request failed after its connection was lost")] == [
+        (line["log_level"], line["event"]) for line in lines
+    ]
+    assert b"" == pipe.written
