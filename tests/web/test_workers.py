@@ -19,6 +19,7 @@ import pytest
 from tests.commands import run_command
 from tests.live.servers import fetch, free_port, wait_for
 from tornado_ds.key_file import add_key
+from tornado_ds.workers import Workers
 
 WORKERS = 2
 
@@ -215,3 +216,24 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
+
+
+def test_worker_says_why_when_it_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    """A slip of ours is in the log with its traceback, and the parent hears of the end."""
+    buried = []
+
+    def work(orphaned: int) -> None:
+        raise ValueError(f"descriptor {orphaned} is of no use")
+
+    def bury(pid: int) -> None:
+        buried.append(pid)
+        # Enough of it: another one would fail as well.
+        signal.raise_signal(signal.SIGTERM)
+
+    Workers(1, work, buried=bury, stopping=lambda: None).run()
+
+    signal.alarm(0)
+    output = capfd.readouterr().out
+    assert 1 == len(buried)
+    assert "worker failed" in output
+    assert re.search(r"ValueError: descriptor \d+ is of no use", output)
