@@ -71,6 +71,14 @@ def test_unix_socket_is_for_owner_and_group_and_gone_in_the_end(on_unix: Setting
     assert not path.exists()
 
 
+def test_sockets_close_when_the_file_of_one_is_gone(on_unix: Settings, path: Path) -> None:
+    """Somebody who tidied up was faster."""
+    with open_sockets(on_unix) as sockets:
+        path.unlink()
+
+    assert all(sock.fileno() == -1 for sock in (*sockets.public, *sockets.internal))
+
+
 def test_unix_socket_is_replaced_when_its_server_was_killed(path: Path, closing: ExitStack) -> None:
     """What a killed server has left does not keep the next one from starting."""
     with socket.socket(socket.AF_UNIX) as dead:
