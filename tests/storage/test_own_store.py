@@ -49,6 +49,7 @@ def own_settings(
     sys.modules.pop("htpasswd_store", None)
 
 
+@pytest.mark.untraced
 def test_contract_holds_for_the_stores_of_the_page(examples: Path) -> None:
     """Both test files of the page pass as they are printed, in a project that knows nothing of ours."""
     run = subprocess.run(

@@ -104,6 +104,7 @@ async def test_get_many_finds_thousands(database: Database) -> None:
     assert sorted(user.username for user in found.values()) == sorted(names)
 
 
+@pytest.mark.untraced
 @pytest.mark.gen_test(timeout=120)
 @pytest.mark.parametrize(
     "attack",

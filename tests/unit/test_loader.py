@@ -46,6 +46,7 @@ def store() -> CountingStore:
     return CountingStore()
 
 
+@pytest.mark.untraced
 @pytest.mark.gen_test
 async def test_lookups_share_one_query_when_they_come_together(store: CountingStore) -> None:
     """A thousand users asked for at once are one query, and each asker gets their own user."""

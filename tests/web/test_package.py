@@ -33,6 +33,7 @@ def pip(command: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", command, *quiet, *arguments], check=True)
 
 
+@pytest.mark.untraced
 def test_wheel_serves_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     """Templates, migrations and static files are in the wheel; login works, and SIGTERM ends it with exit code 0."""
     folder = tmp_path / "empty"

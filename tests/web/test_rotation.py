@@ -40,6 +40,7 @@ async def add_alice(settings: Settings) -> None:
         await services.users.add([User("alice", hashpw(PASSWORD.encode(), gensalt(4)).decode())])
 
 
+@pytest.mark.untraced
 def test_no_check_fails_when_keys_are_rotated_under_load(nodes: list[AuthServer]) -> None:
     """Whatever any process signs is good at all others at once; tokens end with their key, and with nothing else."""
     traffic = Traffic(nodes, "alice", PASSWORD)

@@ -356,6 +356,7 @@ async def test_late_number_reaches_a_follower_that_has_a_later_one(services: Ser
         await back.leave()
 
 
+@pytest.mark.untraced
 async def test_two_hundred_followers_hear_of_an_end(follow: Follow, services: Services) -> None:
     """Every node of a large cluster follows at once, and leaves nothing behind when it goes."""
     followers = await asyncio.gather(*(follow() for _ in range(200)))

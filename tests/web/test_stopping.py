@@ -63,6 +63,7 @@ class SlowHandler(BaseHandler):
         await self._may_answer.wait()
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("place", [with_tls, with_workers])
 def test_no_request_is_lost_when_the_server_stops_under_load(tmp_path: Path, place: Callable[[Path], Place]) -> None:
     """What was sent is answered, whether on a new connection or on one that was kept."""

@@ -123,6 +123,7 @@ async def test_login_works_again_after_the_wait_and_starts_from_zero(
     assert await fail(new_browser(), 5) == [403] * 5
 
 
+@pytest.mark.untraced
 async def test_login_hashes_five_of_fifty_passwords_that_come_at_once(browser: Browser, services: Services) -> None:
     """Attempts are counted before they are tried; what waits for a thread counts too."""
     client = AsyncHTTPClient(force_instance=True, max_clients=50)
@@ -137,6 +138,7 @@ async def test_login_hashes_five_of_fifty_passwords_that_come_at_once(browser: B
     assert services.passwords.pending == 0
 
 
+@pytest.mark.untraced
 async def test_all_logins_are_good_when_one_account_logs_in_many_times_at_once(
     browser: Browser, services: Services
 ) -> None:
