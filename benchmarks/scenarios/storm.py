@@ -9,9 +9,10 @@ from itertools import islice
 
 from benchmarks.load import client
 from benchmarks.load.client import Connection
+from benchmarks.load.generator import make_load
 from benchmarks.outcome import Outcome, Target, count, median, milliseconds, percentile
 from benchmarks.plan import Plan
-from benchmarks.programs import OurServer, express, pinned
+from benchmarks.programs import MeasuredServer, OurServer, express, pinned
 from benchmarks.progress import Progress
 from benchmarks.traffic import Stage, username_of, webhook_request
 
@@ -33,16 +34,16 @@ class Storm:
 
 
 def measure(stage: Stage, plan: Plan, progress: Progress) -> Outcome:
-    """Let storms loose on tornado_ds, each on a fresh process, and the small one on the tutorial's way too."""
+    """Let storms loose on tornado_ds, each on a process of its own, and the small one on the tutorial's way too."""
     questions = _questions(stage, plan)
     big, small, theirs = [], [], []
     for number in range(plan.storm_rounds):
         progress.step(f"round {number + 1} of {plan.storm_rounds}: {count(plan.storm_tokens)} tokens")
-        big.append(_storm_on_us(stage, plan, questions))
+        big.append(_storm_on(OurServer(stage), stage, plan, questions))
         progress.step(f"round {number + 1} of {plan.storm_rounds}: {count(plan.burst_tokens)} tokens")
-        small.append(_storm_on_us(stage, plan, questions[: plan.burst_tokens]))
+        small.append(_storm_on(OurServer(stage), stage, plan, questions[: plan.burst_tokens]))
         progress.step(f"round {number + 1} of {plan.storm_rounds}: {count(plan.burst_tokens)} tokens, Express")
-        theirs.append(_storm_on_express(stage, plan, questions[: plan.burst_tokens]))
+        theirs.append(_storm_on(express(stage), stage, plan, questions[: plan.burst_tokens]))
     return Outcome(
         title="Reconnect storm",
         columns=["program", "tokens", "errors", "median answer", "99 %", "slowest answer", "all answered after"],
@@ -60,8 +61,9 @@ def measure(stage: Stage, plan: Plan, progress: Progress) -> Outcome:
         notes=[
             f"{count(plan.storm_connections)} connections are opened at the same moment and share the tokens; each"
             " asks again when it has its answer. A connection's first answer is timed from before it connects.",
-            f"Median of {plan.storm_rounds} rounds, each on a fresh process on one core; errors and slowest answer are"
-            " the worst of all rounds. Wrong user ids count as errors.",
+            f"Median of {plan.storm_rounds} rounds, each on a process of its own on one core, which has answered for"
+            f" other tokens for {plan.warm_up_seconds} s; errors and slowest answer are the worst of all rounds. Wrong"
+            " user ids count as errors.",
         ],
     )
 
@@ -76,13 +78,10 @@ def _questions(stage: Stage, plan: Plan) -> list[Question]:
     ]
 
 
-def _storm_on_us(stage: Stage, plan: Plan, questions: Sequence[Question]) -> Storm:
-    with pinned(OurServer(stage)) as server:
-        return client.run(_storm(server.internal, questions, plan.storm_connections))
-
-
-def _storm_on_express(stage: Stage, plan: Plan, questions: Sequence[Question]) -> Storm:
-    with pinned(express(stage)) as server:
+def _storm_on(server: MeasuredServer, stage: Stage, plan: Plan, questions: Sequence[Question]) -> Storm:
+    with pinned(server):
+        # Whoever meets a storm has been running for a while; these are other tokens.
+        make_load(server.address, stage, stage.warm_up, seconds=plan.warm_up_seconds)
         return client.run(_storm(server.address, questions, plan.storm_connections))
 
 
