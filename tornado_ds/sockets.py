@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tornado.netutil import bind_sockets
 
+from tornado_ds.acceptor import BACKLOG
 from tornado_ds.errors import SettingsError
-from tornado_ds.llhttp.server import BACKLOG
 from tornado_ds.settings import Address, Settings, UnixAddress
 
 # A unix socket is for its owner and its group, to which the proxy's user has to belong.

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 import structlog
 
+from tornado_ds.acceptor import Acceptor
 from tornado_ds.handlers.routes import WebApplication
 from tornado_ds.llhttp.checks import Answers, Requests
 from tornado_ds.llhttp.connection import Connection
 
 log = structlog.get_logger("llhttp")
 
-# Connections that wait to be accepted; after a restart of deepstream they come all at once.
-BACKLOG = 4096
+# So many are accepted before others get their turn.
+_AT_ONCE = 1024
 
 # While it stops, a server waits so long for what is already on its way to it.
 LAST_CALL_SECONDS = 0.25
@@ -63,7 +64,8 @@ class Server:
         self._connections: set[Connection] = set()
         self._to_flush: list[Connection] = []
         self._turned_away = 0
-        self._listening: list[tuple[socket.socket, asyncio.Server]] = []
+        self._acceptors: list[Acceptor] = []
+        self._arriving: set[asyncio.Task[None]] = set()
         self._is_empty = asyncio.Event()
 
     @property
@@ -72,23 +74,17 @@ class Server:
         return len(self._connections)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept connections on *sockets*, which are bound, and closed by `drain`."""
+        """Accept connections on *sockets*, which listen, and are closed by `drain`."""
         self._loop = asyncio.get_running_loop()
         self._tick()
-        for sock in sockets:
-            listen = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
-            self._listening.append((sock, await listen(self._connection, sock=sock, backlog=BACKLOG)))
+        self._acceptors = [Acceptor(sock, self._accepted, at_once=_AT_ONCE) for sock in sockets]
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, answer what was asked within *seconds*, close."""
         self.is_draining = True
-        while self._listening:
-            sock, server = self._listening.pop()
-            await self._accept_rest(sock)
-            server.close()
-        # What the loop has accepted becomes a connection in its next turns.
-        for _ in range(5):
-            await asyncio.sleep(0)
+        while self._acceptors:
+            self._acceptors.pop().close()
+        await asyncio.gather(*self._arriving)
         await self._wait_until_empty(min(LAST_CALL_SECONDS, seconds))
         for connection in list(self._connections):
             if connection.is_idle:
@@ -140,15 +136,15 @@ class Server:
             self._turned_away = 0
         self._timer = self._loop.call_later(self._limits.tick, self._tick)
 
-    def _connection(self) -> Connection:
-        return Connection(self)
+    def _accepted(self, peer: socket.socket, _address: object) -> None:
+        task = self._loop.create_task(self._arrive(peer))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
 
-    async def _accept_rest(self, sock: socket.socket) -> None:
-        """Accept who has connected already: the kernel would hang up on them."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                peer, _ = sock.accept()
-                await self._loop.connect_accepted_socket(self._connection, peer)
+    async def _arrive(self, peer: socket.socket) -> None:
+        # Who has gone again already is no error of ours.
+        with contextlib.suppress(OSError):
+            await self._loop.connect_accepted_socket(lambda: Connection(self), peer)
 
     async def _wait_until_empty(self, seconds: float) -> None:
         self._is_empty.clear()
