@@ -44,6 +44,8 @@ class Feed:
     INTERVAL_SECONDS = 0.2
     OVERLAP_SECONDS = 60
     MAX_GAPS = 1000
+    # Of all that was read lately: databases take some 32 000 parameters in one query.
+    MAX_WATCHED = 10_000
     HEARTBEAT_SECONDS = 15
     PAGE = 500
 
@@ -85,25 +87,23 @@ class Feed:
         """
         Take in what is new, and return it.
 
-        The first call takes in everything that still matters.
+        The first call takes in everything that still matters. However much there
+        is, the database is asked for no more than a page of it at once.
 
         Raises:
             StorageError: The database did not answer; the next call goes on from the same place.
         """
         is_first = self._position is None
-        news = None if self._position is None else await self._read_news(self._position)
-        events = await self._read_all() if news is None else news
-        # Others can be late ones with lower numbers.
-        if events and events[-1].seq == self._position:
-            self._newest = events[-1]
-        for event in events:
-            self._gaps.pop(event.seq, None)
-        self._forget_old_gaps()
-        self._snapshot.apply(events)
+        taken: list[SessionEvent] = []
+        is_more = True
+        while is_more:
+            events, is_more = await self._read_some()
+            self._take_in(events)
+            if events and not is_first:
+                self._publish(events)
+            taken += events
         self._snapshot.mark_read()
-        if events and not is_first:
-            self._publish(events)
-        return events
+        return taken
 
     async def follow(self, last_id: int | None) -> AsyncGenerator[Batch]:
         """
@@ -143,26 +143,51 @@ class Feed:
         self._is_closed = True
         self._news.set()
 
+    async def _read_some(self) -> tuple[Sequence[SessionEvent], bool]:
+        """Return some of what is new, and whether there can be more."""
+        if self._position is None:
+            return await self._read_all(), False
+        return await self._read_news(self._position)
+
+    def _take_in(self, events: Sequence[SessionEvent]) -> None:
+        # Others can be late ones with lower numbers.
+        if events and events[-1].seq == self._position:
+            self._newest = events[-1]
+        for event in events:
+            self._gaps.pop(event.seq, None)
+        self._forget_old_gaps()
+        self._snapshot.apply(events)
+
     async def _read_all(self) -> Sequence[SessionEvent]:
-        events = await self._store.events(after=0, alive_at=int(self._clock.now()))
+        events = [event async for page in self._pages(0, alive_at=int(self._clock.now())) for event in page]
         self._position = max((event.seq for event in events), default=0)
         # Gaps among them may be events of transactions that are not over yet.
         self._watch(range(1, self._position), events)
         return events
 
-    async def _read_news(self, position: int) -> Sequence[SessionEvent] | None:
-        """Return what is new, None if it is not known what that is, because the database is another one."""
-        events = await self._store.events(after=position - 1, also=tuple(self._gaps))
-        if position and self._newest not in events:
+    async def _read_news(self, position: int) -> tuple[Sequence[SessionEvent], bool]:
+        """Return a page of what is new, and whether there can be more; everything if the database is another one."""
+        # The newest event and late ones have room beside the page: without the newest, it would seem to be gone.
+        limit = self.PAGE + 1 + len(self._gaps)
+        found = await self._store.events(after=position - 1, also=tuple(self._gaps), limit=limit)
+        if position and self._newest not in found:
             log.warning("feed starts again: its newest event is gone, so an older state was restored", seq=position)
             self._restarts += 1
             self._gaps.clear()
-            return None
-        events = [event for event in events if event != self._newest]
+            return await self._read_all(), False
+        events = [event for event in found if event != self._newest]
         highest = max((event.seq for event in events), default=position)
         self._watch(range(position + 1, highest), events)
         self._position = max(position, highest)
-        return events
+        return events, len(found) == limit
+
+    async def _pages(self, position: int, *, alive_at: int) -> AsyncIterator[Sequence[SessionEvent]]:
+        """Yield what matters at *alive_at* of what came after *position*: all at once would take too long."""
+        while events := await self._store.events(after=position, alive_at=alive_at, limit=self.PAGE):
+            yield events
+            if len(events) < self.PAGE:
+                return
+            position = events[-1].seq
 
     async def _replay(self, last_id: int | None) -> AsyncIterator[Batch]:
         is_reset = last_id is not None and not await self._is_kept(last_id)
@@ -173,9 +198,8 @@ class Feed:
         if last_id is not None and not is_reset:
             # What was written lately may have become visible behind the follower's last id.
             position = min(last_id, await self._store.position_at(now - self.OVERLAP_SECONDS))
-        while events := await self._store.events(after=position, alive_at=now, limit=self.PAGE):
+        async for events in self._pages(position, alive_at=now):
             yield Batch(events)
-            position = events[-1].seq
 
     async def _is_kept(self, last_id: int) -> bool:
         """True if everything after *last_id* is still in the database, and *last_id* is of this database."""
@@ -194,6 +218,8 @@ class Feed:
         missing = (number for number in reversed(numbers) if number not in known)
         until = self._clock.monotonic() + self.OVERLAP_SECONDS
         self._gaps.update((number, until) for number in islice(missing, self.MAX_GAPS))
+        for number in sorted(self._gaps)[: -self.MAX_WATCHED]:
+            del self._gaps[number]
 
     def _forget_old_gaps(self) -> None:
         now = self._clock.monotonic()

@@ -22,6 +22,7 @@ class FlakyFeedStore(MemorySessionStore):
         self.was_read = asyncio.Event()
         self.rows: dict[int, SessionEvent] = {}
         self.asked: list[tuple[int, Collection[int]]] = []
+        self.largest_answer = 0
 
     def commit(self, *seqs: int, expires_at: int = NOW + 3600) -> None:
         """Make events of these numbers visible; each ends the session `s<number>`."""
@@ -37,17 +38,26 @@ class FlakyFeedStore(MemorySessionStore):
         if self.is_away_for < -3:
             self.was_read.set()
         visible: Iterable[SessionEvent] = (self.rows[seq] for seq in sorted(self.rows))
-        return [
+        answer = [
             event
             for event in visible
             if (event.seq > after or event.seq in also) and (alive_at is None or event.expires_at > alive_at)
         ][:limit]
+        self.largest_answer = max(self.largest_answer, len(answer))
+        return answer
 
 
 class EagerFeed(Feed):
     """A feed that does not wait between two looks."""
 
     INTERVAL_SECONDS = 0
+
+
+class FeedOfSmallPages(EagerFeed):
+    """A feed that asks for three events at once, and for four numbers that are missing."""
+
+    PAGE = 3
+    MAX_WATCHED = 4
 
 
 @pytest.fixture
@@ -162,6 +172,46 @@ async def test_read_asks_for_a_bounded_number_of_gaps(feed: Feed, store: FlakyFe
     assert after == 99_999
     assert Feed.MAX_GAPS - 1 <= len(also) <= Feed.MAX_GAPS
     assert max(also) == 99_999
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_cold", [True, False], ids=["at-the-cold-start", "later"])
+async def test_read_asks_for_a_page_at_a_time_when_very_many_sessions_ended(
+    store: FlakyFeedStore, snapshot: SessionSnapshot, clock: ManualClock, is_cold: bool
+) -> None:
+    """No answer is so large that it takes too long, and no event is missed between two of them, not even a late one."""
+    feed = FeedOfSmallPages(store, snapshot=snapshot, clock=clock)
+    store.commit(1)
+    if not is_cold:
+        await feed.read()
+    store.commit(*range(2, 8), *range(9, 30))
+    await feed.read()
+    before = known_ends(snapshot)
+    store.commit(8)
+
+    late = await feed.read()
+
+    assert {*range(1, 8), *range(9, 30)} == before
+    assert [event.seq for event in late] == [8]
+    # A page, the newest event before it, and the gap.
+    assert store.largest_answer <= 3 + 1 + 1
+
+
+@pytest.mark.gen_test
+async def test_read_asks_for_a_bounded_number_of_gaps_when_each_page_has_some(
+    store: FlakyFeedStore, snapshot: SessionSnapshot, clock: ManualClock
+) -> None:
+    """Where much was pruned while the database was away, the query stays one that databases take."""
+    feed = FeedOfSmallPages(store, snapshot=snapshot, clock=clock)
+    store.commit(1)
+    await feed.read()
+    store.commit(*range(2, 60, 2))
+    await feed.read()
+
+    await feed.read()
+
+    assert {1, *range(2, 60, 2)} == known_ends(snapshot)
+    assert (57, {51, 53, 55, 57}) == store.asked[-1]
 
 
 @pytest.mark.gen_test
