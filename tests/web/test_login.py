@@ -2,6 +2,7 @@ import asyncio
 import html
 import json
 import re
+import time
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -323,6 +324,19 @@ async def test_login_refuses_json_when_it_says_something_else(browser: Browser, 
 
     assert (response.code, json_of(response)) == (403, {"error": "invalid_credentials"})
     assert session_cookie(response) is None
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_login_takes_no_time_when_the_name_in_json_is_long(browser: Browser) -> None:
+    """What is longer than the form lets it be is not looked at: to bring so many accents into order takes seconds."""
+    name = 15_000 * "\u0300" + 15_000 * "\u0316"
+    # Of this process alone: the machine may be busy.
+    started = time.process_time()
+
+    response = await browser.send("/handle-login", {"username": name, "password": PASSWORD})
+
+    assert (response.code, json_of(response)) == (403, {"error": "invalid_credentials"})
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.gen_test

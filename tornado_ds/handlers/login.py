@@ -141,4 +141,9 @@ def _read_json(body: bytes) -> dict[str, str]:
     except orjson.JSONDecodeError:
         given = None
     fields = given if isinstance(given, dict) else {}
-    return {name: text if isinstance(text := fields.get(name), str) else UNREADABLE for name in _LIMITS}
+    return {name: _text(fields.get(name), limit=limit) for name, limit in _LIMITS.items()}
+
+
+def _text(value: object, *, limit: int) -> str:
+    """Return *value* if it is text of at most *limit* bytes, as `form_field` does."""
+    return value if isinstance(value, str) and len(value.encode()) <= limit else UNREADABLE
