@@ -209,6 +209,23 @@ async def test_logout_is_as_kind_when_there_is_nothing_to_end(alices: Browser, n
 
 
 @pytest.mark.gen_test
+async def test_logout_is_not_claimed_when_the_feed_is_away_for_too_long(
+    alices: Browser, clock: ManualClock, services: Services
+) -> None:
+    """A session that we cannot end is not called over, and its cookie stays for another try."""
+    clock.advance(301)
+
+    during = [await alices.submit("/logout", {}), await alices.send("/logout")]
+    await services.feed.read()
+    after = await alices.submit("/logout", {})
+
+    assert [503, 503] == [response.code for response in during]
+    assert [None, None] == [session_cookie(response) for response in during]
+    assert (after.code, after.headers["Location"]) == (303, "/login?notice=logged-out")
+    assert await services.sessions.list("alice") == []
+
+
+@pytest.mark.gen_test
 async def test_logout_answers_a_script_with_204(alices: Browser) -> None:
     """A script wants no page."""
     response = await alices.send("/logout")

@@ -2,6 +2,7 @@
 
 import orjson
 import structlog
+from tornado.web import HTTPError
 
 from tornado_ds.errors import AuthenticationError, OverloadedError, ThrottledError, UserDataError
 from tornado_ds.handlers.base import RETRY_AFTER_SECONDS, BaseHandler, spelled_out
@@ -108,6 +109,9 @@ class LogoutHandler(BaseHandler):
 
     async def post(self) -> None:
         check = await self.check_session()
+        if check.denial == "unavailable":
+            # It may well live, and whoever hears that it is over looks no further.
+            raise HTTPError(503)
         if check.claims is not None:
             self.act_as(check.claims)
             await self.services.sessions.end(check.claims.sid, reason="logout")
