@@ -49,7 +49,9 @@ class UserLoader:
 
     async def _answer(self, batch: dict[str, asyncio.Future[User | None]]) -> None:
         try:
-            found = await self._users.get_many(batch)
+            # A store that never answers would hold up the next query, and so everybody, for ever.
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                found = await self._users.get_many(batch)
         except Exception as exc:  # noqa: BLE001  # raised again in each of those who wait
             for future in batch.values():
                 future.set_exception(exc)

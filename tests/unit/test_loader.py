@@ -41,6 +41,18 @@ class MuteStore(MemoryUserStore):
         return {}
 
 
+class DeafStore(MemoryUserStore):
+    """A store that never hears of its first question."""
+
+    is_deaf = True
+
+    async def get_many(self, usernames: Collection[str]) -> dict[str, User]:
+        if self.is_deaf:
+            self.is_deaf = False
+            await asyncio.Event().wait()
+        return await super().get_many(usernames)
+
+
 @pytest.fixture
 def store() -> CountingStore:
     return CountingStore()
@@ -113,3 +125,16 @@ async def test_lookup_is_given_up_when_the_store_never_answers() -> None:
 
     assert ["the user store does not answer in time"] * 2 == [str(outcome) for outcome in outcomes]
     assert await loader.get("alice") is None
+
+
+@pytest.mark.gen_test
+async def test_lookup_works_again_when_a_query_is_never_answered() -> None:
+    """A connection that died without a word costs those who waited for it, and nobody who comes later."""
+    store = DeafStore()
+    await store.add([User("alice", "x")])
+    loader = UserLoader(store)
+
+    with pytest.raises(StorageError):
+        await loader.get("alice")
+
+    assert await loader.get("alice") is not None
