@@ -48,8 +48,9 @@ class KeyFollower:
         try:
             # In a thread: a file on a network can take its time.
             keys = await asyncio.to_thread(self._read)
-        except KeyRingError as exc:
-            self._complain(str(exc))
+        # Not only KeyRingError: a slip of ours must not leave a retired key in use for good.
+        except Exception as exc:  # noqa: BLE001  # logged by what is called
+            self._complain(exc)
             return
         if keys != self._tokens.keys:
             self._tokens.use(keys)
@@ -61,8 +62,8 @@ class KeyFollower:
     def _read(self) -> KeyRing:
         return read_key_ring(self._path, self._algorithm, in_use=self._tokens.keys.keys)
 
-    def _complain(self, problem: str) -> None:
+    def _complain(self, problem: Exception) -> None:
         """Say once what is wrong, and not every second."""
-        if problem != self._problem:
-            log.error("keys not reloaded", reason=problem)
-        self._problem = problem
+        if str(problem) != self._problem:
+            log.error("keys not reloaded", reason=str(problem), exc_info=not isinstance(problem, KeyRingError))
+        self._problem = str(problem)

@@ -1,8 +1,9 @@
 """A server that follows its key file, whatever happens to the file."""
 
 import asyncio
+import os
 from collections.abc import Callable, MutableMapping
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import pytest
@@ -49,6 +50,13 @@ class SlowFollower(KeyFollower):
     async def look(self) -> None:
         await super().look()
         self.looked.set()
+
+
+class StumblingPath(PosixPath):
+    """A path at which nobody can look, for a reason that nobody thought of."""
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        raise RuntimeError("can't start new thread")
 
 
 def look(follower: KeyFollower) -> list[tuple[str, str]]:
@@ -121,6 +129,17 @@ def test_look_keeps_the_keys_when_the_file_cannot_be_used(
     assert verified == claims
     assert recovered == [("info", "keys reloaded")]
     assert len(tokens.keys.keys) == 2
+
+
+def test_look_goes_on_when_something_fails_that_nobody_thought_of(key_file: Path, tokens: TokenService) -> None:
+    """Nothing ends it for good: a key that is retired later has to go all the same."""
+    follower, keys = KeyFollower(StumblingPath(key_file), "HS256", tokens=tokens), tokens.keys
+
+    first, again = look(follower), look(follower)
+
+    assert first == [("error", "keys not reloaded")]
+    assert again == []
+    assert tokens.keys is keys
 
 
 def test_look_says_so_when_the_same_file_can_be_used_again(
