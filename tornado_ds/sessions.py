@@ -244,7 +244,9 @@ class Sessions:
             renewed = replace(session, renewed_at=now, token_expires_at=token_expires_at)
             opened = self._with_token(renewed, user)
             await self._store.renew(sid, renewed_at=now, token_expires_at=token_expires_at)
-            await self._record(_event("session.renewed", renewed, at=now))
+            # Whoever renews in a loop would fill the feed, which all servers read.
+            if token_expires_at > session.token_expires_at:
+                await self._record(_event("session.renewed", renewed, at=now))
         return opened
 
     async def end(self, sid: str, *, reason: EndReason, username: str | None = None) -> bool:

@@ -108,6 +108,20 @@ async def test_change_is_known_elsewhere_when_the_feed_is_read_once(
     assert (fresh.claims.version, fresh.claims.server_data) == (2, {"roles": ["editor"]})
 
 
+async def test_renewal_is_news_when_it_moves_the_end(services: Services, clock: ManualClock) -> None:
+    """Whoever renews in a loop fills nobody's feed."""
+    await _read(services)
+    await services.accounts.add("alice", PASSWORD)
+    opened = await services.accounts.log_in("alice", PASSWORD)
+    clock.advance(1)
+
+    renewed = [await services.accounts.renew(opened.claims) for _ in range(3)]
+    events = await services.feed.read()
+
+    assert [(event.kind, event.expires_at) for event in events] == [("session.renewed", opened.claims.expires_at + 1)]
+    assert [each.claims.expires_at for each in renewed] == [opened.claims.expires_at + 1] * 3
+
+
 async def test_read_takes_in_all_that_matters_when_it_is_the_first(database: Database, clock: ManualClock) -> None:
     """A process that starts knows every end and change of a token that could still be shown, from one query."""
     store = AttentiveStore(database)

@@ -202,10 +202,13 @@ async def test_other_methods_are_refused(follow: Follow) -> None:
     assert follower.status == 405
 
 
-async def test_follower_hears_of_ends_renewals_and_changes(follow: Follow, services: Services, alice: User) -> None:
+async def test_follower_hears_of_ends_renewals_and_changes(
+    follow: Follow, services: Services, alice: User, clock: ManualClock
+) -> None:
     """Each event is numbered and says what the plugin needs to know, times in milliseconds."""
     opened = await services.accounts.log_in("alice", PASSWORD)
     follower = await follow()
+    clock.advance(1)
 
     renewed = await services.accounts.renew(opened.claims)
     await services.accounts.change("alice", UserChanges(server_data={"roles": []}))
