@@ -37,8 +37,9 @@ class Feed:
     again during `OVERLAP_SECONDS`, which is longer than the database lets any
     of our transactions live (see `tornado_ds.storage.database`).
 
-    The newest event is never pruned. If it is gone, a backup was restored, and
-    numbers are given out again: everything is read again then.
+    The newest event is never pruned, and one that we take for it only when it has run
+    out. If it is gone otherwise, a backup was restored, and numbers are given out
+    again: everything is read again then.
     """
 
     INTERVAL_SECONDS = 0.2
@@ -170,7 +171,7 @@ class Feed:
         # The newest event and late ones have room beside the page: without the newest, it would seem to be gone.
         limit = self.PAGE + 1 + len(self._gaps)
         found = await self._store.events(after=position - 1, also=tuple(self._gaps), limit=limit)
-        if position and self._newest not in found:
+        if position and self._newest not in found and not self._is_pruned(position, found):
             log.warning("feed starts again: its newest event is gone, so an older state was restored", seq=position)
             self._restarts += 1
             self._gaps.clear()
@@ -180,6 +181,12 @@ class Feed:
         self._watch(range(position + 1, highest), events)
         self._position = max(position, highest)
         return events, len(found) == limit
+
+    def _is_pruned(self, position: int, found: Sequence[SessionEvent]) -> bool:
+        """True if the event at *position* ran out, and went when others came: a restore gives its number to another."""
+        has_run_out = self._newest is not None and self._newest.expires_at <= self._clock.now()
+        first = next((event.seq for event in found if event.seq >= position), position)
+        return has_run_out and first > position
 
     async def _pages(self, position: int, *, alive_at: int) -> AsyncIterator[Sequence[SessionEvent]]:
         """Yield what matters at *alive_at* of what came after *position*: all at once would take too long."""

@@ -198,6 +198,24 @@ async def test_feed_goes_on_over_a_prune(database: Database, clock: ManualClock)
     assert [sids(first), sids(second)] == [["one", "two"], ["three"]]
 
 
+async def test_feed_goes_on_when_what_it_read_last_is_pruned(database: Database, clock: ManualClock) -> None:
+    """An old event goes as soon as there is a newer one, maybe before a server has read that: no follower is reset."""
+    store = SQLSessionStore(database)
+    feed = Feed(store, snapshot=SessionSnapshot(clock=clock, stale_for=300), clock=clock)
+    await feed.read()
+    await store.record([ended("one", NOW)])
+    await feed.read()
+    clock.advance(HOUR)
+    await store.record([ended("two", NOW + 2 * HOUR)])
+    await housekeeping(store, clock).prune()
+
+    with capture_logs() as logs:
+        events = await feed.read()
+
+    assert sids(events) == ["two"]
+    assert logs == []
+
+
 @pytest.mark.parametrize(
     "error",
     [
