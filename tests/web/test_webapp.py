@@ -230,6 +230,7 @@ async def test_webapp_dir_is_served_behind_the_login_only(
     assert body not in page.body + script.body
     assert (200, body) == (own.code, own.body)
     assert own.headers["Cache-Control"] == "no-store"
+    assert "Etag" not in own.headers
     assert (await alices.fetch("HEAD", path, headers=PAGE)).code == 200
 
 

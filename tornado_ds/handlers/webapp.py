@@ -58,6 +58,10 @@ class WebappFileHandler(OurFileHandler, ProtectedHandler):  # type: ignore[misc]
         # Tornado would let caches keep what only a session may see.
         self.set_header("Cache-Control", "no-store")
 
+    def compute_etag(self) -> str | None:
+        # Tornado reads up to 64 MiB of a file for it, while checks of connections wait; and nothing is stored.
+        return None
+
 
 class ClientScriptHandler(BaseHandler):
     """`GET /static/deepstream-client.js`: deepstream's client from the npm package of this checkout."""
