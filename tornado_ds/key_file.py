@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,16 @@ def _write(path: Path, jwks: list[dict[str, Any]]) -> None:
     draft = path.with_name(f".{path.name}.draft")
     draft.unlink(missing_ok=True)
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        _give_to_owner_of(path, file.fileno())
         file.write(orjson.dumps({"keys": jwks}, option=orjson.OPT_INDENT_2))
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _give_to_owner_of(path: Path, descriptor: int) -> None:
+    """Let the new file belong to whom the old one does: a command of root must not take it from the server."""
+    # Where there is no old one yet, or files cannot be given away, the new key is written all the same.
+    with suppress(OSError):
+        old = path.stat()
+        os.fchown(descriptor, old.st_uid, old.st_gid)

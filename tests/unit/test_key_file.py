@@ -1,6 +1,7 @@
 """The file of keys: made once, shared by many, never damaged by us, never believed when it is."""
 
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -53,6 +54,21 @@ def test_open_key_ring_returns_the_same_keys_when_opened_again(key_file: Path, a
     assert not after.oldest_key.verify(b"massage", signature)
     assert before == after
     assert content == key_file.read_bytes()
+
+
+def test_key_file_stays_with_its_owner_when_it_is_changed(key_file: Path) -> None:
+    """A server that is not root reads the keys that a command of root has added and retired."""
+    old = open_key_ring(key_file, "HS256", now=1).oldest_key
+    # Only root can give a file to somebody else; others to a group of theirs.
+    owner = (1, 1) if os.geteuid() == 0 else (os.geteuid(), max(os.getgroups(), default=os.getegid()))
+    os.chown(key_file, *owner)
+
+    add_key(key_file, "HS256", now=2, delay=0)
+    retire_key(key_file, old.kid, "HS256", now=2)
+
+    found = key_file.stat()
+    assert (*owner, 0o600) == (found.st_uid, found.st_gid, found.st_mode & 0o777)
+    assert [2, None] == [key.retired_at for key in read_keys(key_file)]
 
 
 def test_add_key_waits_before_it_signs_while_the_older_one_still_verifies(key_file: Path, algorithm: Algorithm) -> None:
