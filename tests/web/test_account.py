@@ -30,6 +30,12 @@ pytestmark = pytest.mark.gen_test(timeout=30)
 
 
 @pytest.fixture
+def overrides(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The database whose kind the test names, if it names one."""
+    return {"database_url": request.getfixturevalue(f"{request.param}_url")} if hasattr(request, "param") else {}
+
+
+@pytest.fixture
 def bob(io_loop: AsyncIOLoop, services: Services) -> User:
     """Another user, with the same password."""
     user: User = io_loop.run_sync(lambda: services.accounts.add("bob", PASSWORD))
@@ -198,6 +204,15 @@ async def test_end_session_ends_nothing_when_there_is_no_such_session(
 
     assert answer.code == 303
     assert [await status_of(each) for each in (other, alices)] == [200, 200]
+
+
+@pytest.mark.parametrize("overrides", ["sqlite", "postgresql"], indirect=True)
+async def test_end_session_ends_nothing_when_no_database_has_such_a_text(alices: Browser) -> None:
+    """PostgreSQL stores no NUL, and what cannot be stored is no trouble of ours."""
+    answer = await alices.submit("/account/end-session", {"sid": "a\0b"})
+
+    assert (answer.code, answer.headers["Location"]) == (303, "/account?notice=ended")
+    assert await status_of(alices) == 200
 
 
 async def test_end_session_logs_out_when_it_is_this_one(alices: Browser, services: Services) -> None:
