@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import text
 
+from tornado_ds import cli
 from tornado_ds.errors import AuthenticationError, UserExistsError
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
+from tornado_ds.settings import Settings
 from tornado_ds.storage.database import Database
 from tornado_ds.storage.sql import SQLAlchemyUserStore, SQLSessionStore
 from tornado_ds.users import User, UserChanges
@@ -149,6 +151,27 @@ async def test_log_in_waits_when_a_change_of_the_account_is_under_way(
     (outcome,) = await asyncio.gather(login, return_exceptions=True)
 
     assert isinstance(outcome, AuthenticationError)
+    assert list(await services.sessions.list("alice")) == []
+
+
+@pytest.mark.gen_test(timeout=60)
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_sessions_open_waits_when_a_change_of_the_account_is_under_way(
+    services: Services, database: Database, database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that runs beside the end of an account prints no token that outlives it."""
+    monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("TORNADO_DS_DATABASE_URL", database_url)
+    await services.accounts.add("alice", PASSWORD)
+
+    async with services.sessions.transaction():
+        await services.accounts.change("alice", UserChanges(disabled=True))
+        command = asyncio.create_task(asyncio.to_thread(cli.run, ["sessions", "open", "alice", "--lifetime", "90d"]))
+        while not (command.done() or await _is_anybody_waiting(database)):
+            pass
+    code = await command
+
+    assert code == 1
     assert list(await services.sessions.list("alice")) == []
 
 

@@ -76,10 +76,12 @@ def open_session(
     seconds = seconds_of(lifetime)
 
     async def run(services: Services) -> OpenSession:
-        found = await services.users.get(user)
-        if found is None or found.is_disabled:
-            raise UserNotFoundError(f"there is no user {user!a} who may log in")
-        return await services.sessions.open(found, lifetime=seconds, label=label or "token")
+        # An account that is disabled or removed meanwhile must not get a session that this did not end.
+        async with services.sessions.transaction():
+            found = await services.users.get(user)
+            if found is None or found.is_disabled:
+                raise UserNotFoundError(f"there is no user {user!a} who may log in")
+            return await services.sessions.open(found, lifetime=seconds, label=label or "token")
 
     opened = with_services(run)
     _print({**_row(opened.session), "token": opened.token}, opened.token, as_json=as_json)
