@@ -39,7 +39,8 @@ _LIMITS = """
   until they expire, and cannot be ended one by one: retire the signing key (`keys rotate`, then `keys retire`).
 - If the clock is ahead during a login and set back later, that session lasts longer by as much. Sessions that seem to
   be over because the clock is ahead are not ended by a log-out or a new password at that time; disabling the user ends
-  them.
+  them. A server that is started while the date is far ahead forgets the ends of sessions that seem to be over: once the
+  date is set back, their tokens are accepted until they expire.
 - When a process dies between counting a login and opening its session, the attempt stays counted as failed, though the
   password was right. Five such attempts are free.
 - Power cuts were not tried. SQLite writes with `synchronous=FULL`, which is made for them.
