@@ -39,6 +39,15 @@ class PublicServer(HTTPServer):
         while self._acceptors:
             self._acceptors.pop().close()
 
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        try:
+            super()._handle_connection(connection, address)
+        except ssl.SSLError as exc:
+            self._bad_tls.add(exc.reason)
+        except OSError:
+            # Gone before there was TLS, as port scanners and load balancers often are.
+            connection.close()
+
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         if len(self.streams) < self._limit:
             self.streams.add(stream)

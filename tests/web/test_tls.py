@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +38,13 @@ async def status(port: int, client: ssl.SSLContext) -> int:
     async with Wire(port, tls=client) as wire:
         wire.send(get("/login"))
         return (await wire.answer()).status
+
+
+def hang_up(sock: socket.socket, octets: bytes) -> None:
+    """Connect to *sock*, send *octets*, and reset the connection."""
+    with socket.create_connection(sock.getsockname()) as client:
+        client.sendall(octets)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def until_served(port: int, client: ssl.SSLContext) -> None:
@@ -120,6 +130,27 @@ async def test_broken_tls_is_one_line_in_the_log_when_many_send_it(
     [line] = map(json.loads, told.splitlines())
     assert (line["event"], line["level"], line["connections"]) == ("TLS failed", "warning", 4)
     assert line["last"]
+
+
+# Python leaves the socket of such a client to be closed by the collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.gen_test
+async def test_clients_are_no_traceback_when_they_hang_up_before_their_handshake(
+    services: Services, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Health checks of load balancers reset their connection at once, and strangers may say something first."""
+    tls = write_certificate(tmp_path)
+    assert tls.certificate is not None
+    sockets = listen_on(LOCAL, key="listen")
+    for octets in (b"", b"nonsense"):
+        hang_up(sockets[0], octets)
+    listener = PublicListener(make_app(services), sockets, tls=open_tls(tls))
+    await listener.start()
+    served = await status(listener.port, trusting(tls.certificate))
+    await listener.drain()
+
+    assert served == 200
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_open_tls_refuses_what_is_older_than_tls_1_2(tmp_path: Path) -> None:
