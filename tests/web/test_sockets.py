@@ -168,6 +168,24 @@ def test_socket_of_the_next_server_stays_when_the_one_before_closes(on_unix: Set
     assert is_there
 
 
+@pytest.mark.parametrize("kind", [PublicListener, InternalListener])
+@pytest.mark.gen_test
+async def test_unix_socket_stays_when_one_of_several_workers_leaves(
+    services: Services, path: Path, closing: ExitStack, kind: type[PublicListener | InternalListener]
+) -> None:
+    """A worker that goes in good order leaves the file to the others, whatever its loop does by itself."""
+    [sock] = listen_on(UnixAddress(path), key="listen")
+    others = closing.enter_context(socket.fromfd(sock.fileno(), sock.family, sock.type))
+    others.setblocking(False)
+    listener = kind(make_internal_app(services), [sock])
+    await listener.start()
+
+    await listener.drain(others_go_on=True)
+
+    client(closing, others)
+    assert accepted(closing, others) == 1
+
+
 @pytest.mark.parametrize(
     ("trusted_proxies", "address"), [((), "unix"), (("unix",), "198.51.100.7")], ids=["stranger", "trusted-proxy"]
 )
