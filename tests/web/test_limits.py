@@ -19,9 +19,10 @@ from tests.live.servers import AuthServer, fetch, wait_for
 from tests.live.servers import Server as Program
 from tests.web.test_session_events import until
 from tests.web.test_stopping import LargeHandler
-from tests.web.wire import Wire, get
+from tests.web.wire import Wire, get, post
 from tornado_ds.app import open_services
-from tornado_ds.handlers.routes import make_app, make_internal_app
+from tornado_ds.handlers.base import BaseHandler
+from tornado_ds.handlers.routes import DRAIN_BYTES, make_app, make_internal_app
 from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.llhttp.server import Limits, affordable_connections
 from tornado_ds.services import Services
@@ -75,6 +76,27 @@ async def test_client_is_hung_up_on_when_it_does_not_read(services: Services, ho
 
     writer.transport.abort()
     await listener.drain()
+
+
+class SizeHandler(BaseHandler):
+    """Answers with the size of the body."""
+
+    def post(self) -> None:
+        self.write_json({"size": len(self.request.body)})
+
+
+@pytest.mark.gen_test
+async def test_large_body_is_taken_when_the_application_allows_it(services: Services) -> None:
+    """A program that takes uploads says how large they may be, and is not held to what is read in vain."""
+    app = make_app(services, [("/size", SizeHandler)], max_body_bytes=2 * DRAIN_BYTES)
+    listener = PublicListener(app, listen_on(Address("127.0.0.1", 0), key="listen"))
+    await listener.start()
+    async with Wire(listener.port) as wire:
+        wire.send(post("/size", b"x" * 2 * DRAIN_BYTES))
+        answer = await wire.answer()
+    await listener.drain()
+
+    assert (answer.status, answer.body) == (200, b'{"size":%d}' % (2 * DRAIN_BYTES))
 
 
 def public(services: Services) -> Listener:

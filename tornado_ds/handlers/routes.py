@@ -186,7 +186,7 @@ class _BoundedRequest(HTTPMessageDelegate):
         _tame_origin(headers)
         answer = self._context.run(self._inner.headers_received, start_line, headers)
         length = headers.get("Content-Length", "")
-        if length.isdecimal() and int(length[:20]) > DRAIN_BYTES:
+        if length.isdecimal() and int(length[:20]) > max(DRAIN_BYTES, self._app.max_body_bytes):
             self._refuse()
         return answer
 
