@@ -470,7 +470,14 @@ def _default_file() -> Path | None:
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+    try:
+        DEFAULT_FILE.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        # Somebody else's folder, for instance: that of the administrator who has typed this for the server's user.
+        raise SettingsError(f"{DEFAULT_FILE} cannot be read: {exc.strerror}; name another file with --config") from exc
+    return DEFAULT_FILE
 
 
 def _refuse_unknown_variables() -> None:

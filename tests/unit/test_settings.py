@@ -138,6 +138,24 @@ def test_load_settings_finds_the_usual_file_when_none_is_named(write: Write) -> 
     assert load_settings().workers == 3
 
 
+def test_load_settings_has_the_defaults_when_config_is_a_file(tmp_path: Path) -> None:
+    """Whatever else is called like our folder holds no settings of ours."""
+    (tmp_path / "config").write_text("workers: 3\n")
+
+    assert load_settings().workers == 1
+
+
+def test_load_settings_says_so_when_nobody_can_tell_whether_there_is_a_file(tmp_path: Path) -> None:
+    """A command that is typed in a folder of somebody else ends in one line that helps."""
+    # Root may look into every folder, but cannot follow this link either.
+    (tmp_path / "config").symlink_to("x" * 300)
+
+    with pytest.raises(SettingsError, match=r"^config/tornado_ds\.yml cannot be read: .*--config$") as caught:
+        load_settings()
+
+    assert_one_line(caught.value)
+
+
 def test_load_settings_finds_the_file_of_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """TORNADO_DS_CONFIG names a file as --config does."""
     monkeypatch.setenv("TORNADO_DS_CONFIG", str(write("workers: 4\n", name="other.yml")))
