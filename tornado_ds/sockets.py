@@ -94,6 +94,9 @@ def listen_on(address: Address | UnixAddress, *, key: str) -> Sequence[socket.so
         return bind_sockets(address.port, address.host, backlog=BACKLOG)
     except OSError as exc:
         raise SettingsError(f"{key}: cannot listen on {address}: {exc.strerror}") from exc
+    except UnicodeError as exc:
+        # Of names with an empty part, say, and of addresses with a dot too many.
+        raise SettingsError(f"{key}: cannot listen on {address}: there is no such name or address") from exc
 
 
 def refuse(sockets: Sequence[socket.socket]) -> None:

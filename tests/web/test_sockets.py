@@ -132,6 +132,13 @@ def test_listen_on_refuses_when_there_is_no_folder(path: Path) -> None:
         listen_on(UnixAddress(path.parent / "no" / "s"), key="internal_listen")
 
 
+@pytest.mark.parametrize("host", ["127.0.0..1", "x" * 64])
+def test_listen_on_refuses_when_no_host_can_be_called_so(host: str) -> None:
+    """A slip in an address ends the start in one line."""
+    with pytest.raises(SettingsError, match=rf"^listen: cannot listen on {host}:80: there is no such name or address$"):
+        listen_on(Address(host, 80), key="listen")
+
+
 def test_open_sockets_leaves_nothing_when_one_of_them_cannot_be_had(on_unix: Settings, path: Path) -> None:
     """A start that fails at the second socket removes the first."""
     taken = on_unix.model_copy(update={"internal_listen": UnixAddress(path.parent / "no" / "s")})
