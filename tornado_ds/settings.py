@@ -130,7 +130,9 @@ def _check_origin(value: str) -> str:
 
 def _check_websocket_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or re.search(r"[\s;,'\"]", value):
+    # To ask for the port raises ValueError unless it is one.
+    is_good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    if not is_good or re.search(r"[\s;,'\"]", value):
         raise ValueError("write a WebSocket URL such as wss://app.example.com/deepstream")
     return value
 

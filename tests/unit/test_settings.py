@@ -270,6 +270,7 @@ def test_allowed_origins_follow_public_url_when_they_are_not_set(monkeypatch: py
         pytest.param("user_store", "user_store: ''", id="store-empty"),
         pytest.param("deepstream_url", "deepstream_url: http://localhost:6020", id="no-websocket"),
         pytest.param("deepstream_url", "deepstream_url: 'ws://a; script-src *'", id="policy-injection"),
+        pytest.param("deepstream_url", "deepstream_url: ws://localhost:602O", id="websocket-port"),
         pytest.param("client_script", "client_script: \"https://a/'x'\"", id="script-injection"),
         pytest.param("token.algorithm", "token: {algorithm: none}", id="no-algorithm"),
         pytest.param("token.algorithm", "token: {algorithm: HS512}", id="other-algorithm"),
