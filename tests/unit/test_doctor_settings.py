@@ -148,6 +148,16 @@ def test_certificate_is_wrong_when_the_server_could_not_use_it(settings: Setting
     assert ("wrong", True) == (finding.level, finding.text.startswith("tls: "))
 
 
+def test_folder_is_wrong_when_nobody_can_tell_whether_it_is_there(settings: Settings) -> None:
+    """Whoever may not enter the folder around it is told to be somebody else."""
+    # Root may enter every folder, but cannot follow this link either.
+    settings.data_dir.symlink_to("x" * 300)
+
+    [finding] = examine_files(settings)
+
+    assert (finding.level, finding.text) == ("wrong", f"{settings.data_dir} cannot be read")
+
+
 def test_nothing_is_made_when_there_is_no_folder(settings: Settings) -> None:
     """Whoever examines another machine's server has none."""
     [finding] = examine_files(settings)

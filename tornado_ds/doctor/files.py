@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from tornado_ds.doctor.findings import Finding, ok, warning, wrong
 from tornado_ds.errors import KeyRingError, SettingsError
@@ -30,7 +31,7 @@ def find_secret(settings: Settings) -> str | None:
 def examine_files(settings: Settings) -> Iterator[Finding]:
     """Yield what is to be said of the data folder and the secrets in it; nothing is made that is not there."""
     folder = settings.data_dir
-    if not folder.exists():
+    if _is_missing(folder):
         advice = "Run this with the server's own --config or environment; a first start makes the folder."
         yield warning(TOPIC, f"there is no data_dir {folder}, so no server has run here with these settings", advice)
         return
@@ -39,6 +40,17 @@ def examine_files(settings: Settings) -> Iterator[Finding]:
         return
     problems = list(_problems(settings))
     yield from problems or [ok(TOPIC, f"{folder} and the secrets in it are for their owner alone")]
+
+
+def _is_missing(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        # In a folder that we may not enter, or worse: nobody can tell.
+        return False
+    return False
 
 
 def _problems(settings: Settings) -> Iterator[Finding]:
