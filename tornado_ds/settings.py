@@ -274,7 +274,7 @@ class Settings(BaseSettings):
         Field(description="SQLAlchemy URL of the database; default: SQLite in `data_dir`"),
     ] = None
     user_store: Annotated[
-        str, Field(min_length=1, description="`sqlalchemy`, `memory`, an entry point, or a dotted path")
+        str, Field(min_length=1, description="`sqlalchemy`, `memory` (for tests), an entry point, or a dotted path")
     ] = "sqlalchemy"
     webapp_dir: Annotated[
         PathText | None, Field(description="folder served at `/` behind the login; default: a demo page")

@@ -113,6 +113,30 @@ def test_command_fails_in_one_line_when_standard_input_is_closed(
     assert output.err.startswith(f"error: {expected}")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["users", "list"], id="list"),
+        pytest.param(["users", "add", "bob", "--password-stdin"], id="add"),
+        pytest.param(["seed", "-"], id="seed"),
+        pytest.param(["sessions", "open", "bob", "--lifetime", "1h"], id="open"),
+        pytest.param(["demo"], id="demo"),
+    ],
+)
+def test_command_fails_when_users_are_within_the_server(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """Nobody is to believe that a user was added who is forgotten when the command ends."""
+    monkeypatch.setenv("TORNADO_DS_USER_STORE", "memory")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[]")))
+
+    code = cli.run(arguments)
+
+    output = capsys.readouterr()
+    assert (code, output.out) == (1, "")
+    assert output.err.startswith("error: user_store: the users of `memory` are within the server's process")
+
+
 # The signal may come when the file is open, and before anybody holds it who would close it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_command_exits_130_when_it_is_interrupted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def with_services(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
     return asyncio.run(run())
 
 
+def with_users(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
+    """Do the same with an *action* on users; where no command reaches them, the command ends."""
+    if current_settings().user_store == "memory":
+        fail("user_store: the users of `memory` are within the server's process, and no command reaches them")
+    return with_services(action)
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
     """Print *rows* as a table of *columns*, or all they hold as a JSON array."""
     if as_json:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from tornado_ds.cli.common import config_file, current_settings, fail, with_services
+from tornado_ds.cli.common import config_file, current_settings, fail, with_users
 from tornado_ds.cli.deepstream import reachable
 from tornado_ds.resources import deepstream_server, resource
 from tornado_ds.services import Services
@@ -35,7 +35,7 @@ def demo() -> None:
     Example: python -m tornado_ds demo
     """
     settings = current_settings()
-    passwords = with_services(_add_users)
+    passwords = with_users(_add_users)
     asyncio.run(_run(settings, passwords))
 
 

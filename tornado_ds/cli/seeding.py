@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from tornado_ds.cli.common import JsonOption, current_settings, fail, print_json, print_rows, with_services
+from tornado_ds.cli.common import JsonOption, current_settings, fail, print_json, print_rows, with_users
 from tornado_ds.seed import Progress, SeedReport
 from tornado_ds.seed import seed as seed_users
 from tornado_ds.seed_entries import DeepstreamHash, Entry, check_rows
@@ -62,7 +62,7 @@ def seed(
     hash_options = _deepstream_hash(deepstream_hash, deepstream_iterations, deepstream_key_length)
     entries = _read_entries(file, file_format, hash_options)
     with _progress_bar() as progress:
-        report = with_services(
+        report = with_users(
             lambda services: seed_users(
                 services,
                 entries,

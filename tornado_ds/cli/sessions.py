@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, seconds_of, with_services
+from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, seconds_of, with_services, with_users
 from tornado_ds.clock import iso
 from tornado_ds.errors import UserNotFoundError
 from tornado_ds.services import Services
@@ -83,7 +83,7 @@ def open_session(
                 raise UserNotFoundError(f"there is no user {user!a} who may log in")
             return await services.sessions.open(found, lifetime=seconds, label=label or "token")
 
-    opened = with_services(run)
+    opened = with_users(run)
     _print({**_row(opened.session), "token": opened.token}, opened.token, as_json=as_json)
 
 

@@ -15,7 +15,7 @@ from tornado_ds.cli.common import (
     print_json,
     print_rows,
     visible,
-    with_services,
+    with_users,
 )
 from tornado_ds.clock import iso
 from tornado_ds.errors import SeedError
@@ -62,9 +62,9 @@ def add(
     client = _parse("--client-data", client_data) or {}
     check_username(name)
     _refuse_unless_asked(from_stdin=password_stdin)
-    with_services(lambda services: _check_new(services, User(name, "", server_data=server, client_data=client)))
+    with_users(lambda services: _check_new(services, User(name, "", server_data=server, client_data=client)))
     password = _read_password(name, from_stdin=password_stdin)
-    user = with_services(lambda services: services.accounts.add(name, password, server_data=server, client_data=client))
+    user = with_users(lambda services: services.accounts.add(name, password, server_data=server, client_data=client))
     _report(user, "{name} was added.", as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def list_users(
 
     Example: python -m tornado_ds users list --limit 20
     """
-    users = with_services(lambda services: services.users.list(after=after, limit=limit + 1))
+    users = with_users(lambda services: services.users.list(after=after, limit=limit + 1))
     page = users[:limit]
     if as_json:
         print_json([_as_json(user) for user in page])
@@ -99,7 +99,7 @@ def show(name: Name, as_json: JsonOption = False) -> None:
 
     Example: python -m tornado_ds users show alice
     """
-    user = with_services(lambda services: _existing(services, name))
+    user = with_users(lambda services: _existing(services, name))
     if as_json:
         print_json(_as_json(user))
         return
@@ -115,9 +115,9 @@ def passwd(name: Name, password_stdin: PasswordStdin = False, as_json: JsonOptio
     Example: python -m tornado_ds users passwd alice
     """
     _refuse_unless_asked(from_stdin=password_stdin)
-    username = with_services(lambda services: _existing(services, name)).username
+    username = with_users(lambda services: _existing(services, name)).username
     password = _read_password(username, from_stdin=password_stdin)
-    user = with_services(lambda services: services.accounts.set_password(username, password))
+    user = with_users(lambda services: services.accounts.set_password(username, password))
     _report(user, "{name} has a new password; all sessions have ended.", as_json=as_json)
 
 
@@ -149,7 +149,7 @@ def roles(
         others = {key: value for key, value in user.server_data.items() if key != "roles"}
         return with_roles(others, list(dict.fromkeys(wanted))) or {}
 
-    user = with_services(lambda services: _change(services, name, lambda user: UserChanges(server_data=change(user))))
+    user = with_users(lambda services: _change(services, name, lambda user: UserChanges(server_data=change(user))))
     if as_json:
         print_json(_as_json(user))
     else:
@@ -170,7 +170,7 @@ def set_data(
     changes = UserChanges(
         server_data=_parse("--server-data", server_data), client_data=_parse("--client-data", client_data)
     )
-    user = with_services(lambda services: _change(services, name, lambda _: changes))
+    user = with_users(lambda services: _change(services, name, lambda _: changes))
     _report(user, "{name} has these data now.", as_json=as_json)
 
 
@@ -181,7 +181,7 @@ def disable(name: Name, as_json: JsonOption = False) -> None:
 
     Example: python -m tornado_ds users disable alice
     """
-    user = with_services(lambda services: _change(services, name, lambda _: UserChanges(disabled=True)))
+    user = with_users(lambda services: _change(services, name, lambda _: UserChanges(disabled=True)))
     _report(user, "{name} is disabled; all sessions have ended.", as_json=as_json)
 
 
@@ -192,7 +192,7 @@ def enable(name: Name, as_json: JsonOption = False) -> None:
 
     Example: python -m tornado_ds users enable alice
     """
-    user = with_services(lambda services: _change(services, name, lambda _: UserChanges(disabled=False)))
+    user = with_users(lambda services: _change(services, name, lambda _: UserChanges(disabled=False)))
     _report(user, "{name} is enabled.", as_json=as_json)
 
 
@@ -208,9 +208,9 @@ def remove(
     if not yes:
         if not sys.stdin.isatty():
             fail("there is no terminal to ask whether you are sure: say --yes")
-        username = with_services(lambda services: _existing(services, name)).username
+        username = with_users(lambda services: _existing(services, name)).username
         typer.confirm(visible(f"Remove {username} for good?"), abort=True, err=True)
-    user = with_services(lambda services: services.accounts.remove(name))
+    user = with_users(lambda services: services.accounts.remove(name))
     _report(user, "{name} was removed; all sessions have ended.", as_json=as_json)
 
 
