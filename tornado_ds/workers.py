@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import structlog
@@ -152,9 +153,13 @@ class Workers:
         if self._is_stopping and hasattr(signal, "alarm"):
             signal.signal(signal.SIGALRM, self._kill)
             signal.alarm(STOP_SECONDS)
-        for pid in self._started:
-            os.kill(pid, signal.SIGTERM if number == signal.SIGINT else number)
+        self._send(signal.SIGTERM if number == signal.SIGINT else number)
 
     def _kill(self, _number: int, _frame: object) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
         for pid in self._started:
-            os.kill(pid, signal.SIGKILL)
+            # It may have ended a moment ago, and wait to be buried.
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)

@@ -40,6 +40,30 @@ def supervise(folder: Path, servers: int) -> None:
     (folder / "outcome").write_text(json.dumps([outcome, pauses]))
 
 
+class ToldToStopLate(Workers):
+    """Gets its signal when a worker has ended, and before anybody has taken note."""
+
+    def _bury(self, pid: int, status: int, orphaned: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        super()._bury(pid, status, orphaned)
+
+
+def stop_late(folder: Path) -> None:
+    """Run a worker that ends at once."""
+    ToldToStopLate(1, lambda orphaned: None, buried=lambda pid: None, stopping=lambda: None).run()
+    (folder / "outcome").write_text("stopped")
+
+
+def test_parent_ends_well_when_the_signal_meets_the_end_of_a_worker(tmp_path: Path) -> None:
+    """There is nobody left to pass it on to, and nothing wrong with that."""
+    parent = get_context("spawn").Process(target=stop_late, args=(tmp_path,))
+
+    parent.start()
+    parent.join(30)
+
+    assert (tmp_path / "outcome").read_text() == "stopped"
+
+
 @pytest.mark.parametrize(
     ("servers", "expected"), [pytest.param(1, "stopped", id="one-serves"), pytest.param(0, "gave up", id="none-serves")]
 )
