@@ -70,6 +70,17 @@ async def prepare_database(settings: Settings) -> None:
         await schema.check_schema(database)
 
 
+async def check_database(settings: Settings) -> None:
+    """
+    Accept a database that has this version's tables, and make nothing.
+
+    Raises:
+        SchemaError, StorageError: As `prepare_database` says.
+    """
+    async with open_database(settings) as database:
+        await schema.check_schema(database)
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, *, seconds: float = SERVER_SECONDS, clock: Clock | None = None

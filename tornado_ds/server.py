@@ -15,7 +15,7 @@ import structlog
 import uvloop
 
 from tornado_ds.addresses import UNIX
-from tornado_ds.app import following, open_services, prepare_database
+from tornado_ds.app import check_database, following, open_services, prepare_database
 from tornado_ds.errors import SettingsError
 from tornado_ds.handlers.routes import make_app, make_internal_app
 from tornado_ds.key_file import open_key_ring
@@ -66,6 +66,9 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
         loop.add_signal_handler(number, stop.set)
     if orphaned is not None:
         loop.add_reader(orphaned, stop.set)
+        # Here, because the figures of a process stay when it ends: a worker that is tried again
+        # every few seconds, as long as the database is away, is not to leave any.
+        await check_database(settings)
     async with open_services(settings) as services, following(services):
         public = PublicListener(make_app(services), sockets.public, tls=open_tls(settings.tls))
         internal = InternalListener(make_internal_app(services), sockets.internal)

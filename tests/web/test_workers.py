@@ -39,7 +39,10 @@ class Supervised:
             "TORNADO_DS_LOG_FORMAT": "json",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tornado_ds"], env=os.environ | self._settings, cwd=folder, stderr=self._log
+            [sys.executable, "-m", "tornado_ds"],
+            env=os.environ | self._settings | {"TMPDIR": str(folder)},
+            cwd=folder,
+            stderr=self._log,
         )
 
     def command(self, *arguments: str, password: str = "") -> str:
@@ -151,6 +154,19 @@ def test_worker_is_started_again_when_it_dies(server: Supervised, token: str) ->
     assert statuses == {200}
     assert [victim] == [event["pid"] for event in server.events("worker ended")]
     assert len(server.workers()) == WORKERS
+
+
+def test_worker_leaves_no_figures_when_it_cannot_start(server: Supervised) -> None:
+    """However often one is tried again while the database is away, the figures stay as few as the workers."""
+    victim, other = sorted(server.workers())
+    database = server.folder / "var" / "tornado_ds.sqlite3"
+    database.rename(database.with_suffix(".away"))
+
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(server.events("worker failed")) > 1)
+
+    files = server.folder.glob("tornado_ds-metrics-*/*.db")
+    assert {victim, other} == {int(file.stem.rpartition("_")[2]) for file in files}
 
 
 def test_others_go_on_when_one_worker_is_told_to_stop(server: Supervised, token: str) -> None:
