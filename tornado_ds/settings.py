@@ -491,14 +491,29 @@ def _refuse_unknown_variables() -> None:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
     except yaml.YAMLError as exc:
         raise SettingsError(f"{file} is not YAML: {_yaml_problem(exc)}") from exc
     except (OSError, ValueError, RecursionError) as exc:
         raise SettingsError(f"{file} cannot be read: {' '.join(str(exc).split())}") from exc
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError(f"{file} holds no settings: write lines such as `listen: 127.0.0.1:8000`")
+    _refuse_repetitions(file, text)
     return content
+
+
+def _refuse_repetitions(file: Path, text: str) -> None:
+    """Refuse a section or key that is there twice: of those the last one counts in YAML, and the others are lost."""
+    top = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(top, yaml.MappingNode):
+        return
+    for section in (top, *(value for _, value in top.value if isinstance(value, yaml.MappingNode))):
+        seen: set[str] = set()
+        for key, _ in section.value:
+            if key.value in seen:
+                raise SettingsError(f"{file}, line {key.start_mark.line + 1}: {key.value!a:.40} is there twice")
+            seen.add(key.value)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -156,6 +156,26 @@ def test_load_settings_says_so_when_nobody_can_tell_whether_there_is_a_file(tmp_
     assert_one_line(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param("workers: 2\nlisten: localhost:1\nworkers: 3\n", "line 3: 'workers' is there twice", id="key"),
+        pytest.param(
+            f"webhook:\n  secret: {STRONG}\nwebhook:\n  stale_for: 5m\n",
+            "line 3: 'webhook' is there twice",
+            id="section",
+        ),
+        pytest.param("session:\n  idle_timeout: 1h\n  idle_timeout: 2h\n", "line 3: 'idle_timeout' is", id="nested"),
+    ],
+)
+def test_load_settings_refuses_what_is_there_twice(write: Write, content: str, expected: str) -> None:
+    """YAML would take the last one, and a secret in the first would be another one from then on."""
+    with pytest.raises(SettingsError, match=expected) as caught:
+        load_settings(write(content))
+
+    assert_one_line(caught.value)
+
+
 def test_load_settings_finds_the_file_of_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """TORNADO_DS_CONFIG names a file as --config does."""
     monkeypatch.setenv("TORNADO_DS_CONFIG", str(write("workers: 4\n", name="other.yml")))
