@@ -55,6 +55,8 @@ _MESSAGES = {
     "extra_forbidden": "there is no such key",
     "model_type": "write its keys below it, indented, or leave it out",
 }
+# Names and addresses, IPv6 among them, as `urlsplit` hands them out.
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _UNIX_PREFIX = "unix:"
 # What the kernel has room for, with a zero at the end.
 _MAX_UNIX_PATH = 107
@@ -121,6 +123,8 @@ def _check_origin(value: str) -> str:
         raise ValueError("write an origin such as https://app.example.com")
     if not value.isascii():
         raise ValueError("write the host as browsers send it, in ASCII (xn--...)")
+    if not _HOST.fullmatch(parts.hostname):
+        raise ValueError("write one host as browsers send it, without blanks or wildcards")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("write scheme, host and port only, such as https://app.example.com")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
