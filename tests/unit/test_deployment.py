@@ -1,5 +1,6 @@
 """The files in config/ that start the server, and what the documents name."""
 
+import ast
 import re
 from typing import Any
 
@@ -65,6 +66,15 @@ def test_dockerfile_copies_what_is_not_ignored() -> None:
     assert all((ROOT / name).exists() for name in sent)
     assert {"tornado_ds", "templates", "migrations", "config", "setup.py", "README.md"} <= sent
     assert "config/secrets" in lines
+
+
+def test_source_archive_has_what_goes_into_the_wheel() -> None:
+    """Who builds a wheel from the archive, as `python -m build` does, finds the same folders there."""
+    [resources] = re.findall(r"^RESOURCES = (.+)$", (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+
+    assert list(ast.literal_eval(resources)) == re.findall(r"^graft (\w+)$", manifest, re.MULTILINE)
+    assert {"exclude config/tornado_ds.yml", "prune config/secrets"} <= set(manifest.splitlines())
 
 
 def test_tests_that_the_threat_model_names_are_there() -> None:
