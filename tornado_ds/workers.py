@@ -150,9 +150,10 @@ class Workers:
         if number != signal.SIGHUP and not self._is_stopping:
             self._is_stopping = True
             self._stopping()
-        if self._is_stopping and hasattr(signal, "alarm"):
-            signal.signal(signal.SIGALRM, self._kill)
-            signal.alarm(STOP_SECONDS)
+            # Once: whoever sends more signals does not wait longer.
+            if hasattr(signal, "alarm"):
+                signal.signal(signal.SIGALRM, self._kill)
+                signal.alarm(STOP_SECONDS)
         self._send(signal.SIGTERM if number == signal.SIGINT else number)
 
     def _kill(self, _number: int, _frame: object) -> None:

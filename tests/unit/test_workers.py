@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tornado_ds.errors import StorageError, WorkerError
-from tornado_ds.workers import MAX_EARLY_ENDS, PAUSES, Workers
+from tornado_ds.workers import MAX_EARLY_ENDS, PAUSES, STOP_SECONDS, Workers
 
 ENOUGH = MAX_EARLY_ENDS + 3
 
@@ -62,6 +62,31 @@ def test_parent_ends_well_when_the_signal_meets_the_end_of_a_worker(tmp_path: Pa
     parent.join(30)
 
     assert (tmp_path / "outcome").read_text() == "stopped"
+
+
+def stop_impatiently(folder: Path) -> None:
+    """Run a worker that ends at once, with several signals then, and note how long is left until others are killed."""
+
+    def buried(pid: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        # Another time, to tell whether the next signals change it.
+        first = signal.alarm(10 * STOP_SECONDS)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.raise_signal(number)
+        (folder / "outcome").write_text(json.dumps([first, signal.alarm(0)]))
+
+    Workers(1, lambda orphaned: None, buried=buried, stopping=lambda: None).run()
+
+
+def test_parent_grants_no_more_time_when_it_is_told_to_stop_again(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C again and again is not to wait the longer for it."""
+    parent = get_context("spawn").Process(target=stop_impatiently, args=(tmp_path,))
+
+    parent.start()
+    parent.join(30)
+
+    first, after = json.loads((tmp_path / "outcome").read_text())
+    assert 0 < first <= STOP_SECONDS < after
 
 
 @pytest.mark.parametrize(
