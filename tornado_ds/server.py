@@ -65,7 +65,7 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if orphaned is not None:
-        loop.add_reader(orphaned, stop.set)
+        loop.add_reader(orphaned, _leave, orphaned, stop)
         # Here, because the figures of a process stay when it ends: a worker that is tried again
         # every few seconds, as long as the database is away, is not to leave any.
         await check_database(settings)
@@ -91,6 +91,12 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
             await internal.drain(others_go_on=others_go_on)
     if orphaned is not None:
         loop.remove_reader(orphaned)
+
+
+def _leave(orphaned: int, stop: asyncio.Event) -> None:
+    # It stays readable: to go on looking would keep the loop busy while requests in flight finish.
+    asyncio.get_running_loop().remove_reader(orphaned)
+    stop.set()
 
 
 def _warn(settings: Settings) -> None:

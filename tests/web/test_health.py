@@ -107,6 +107,28 @@ async def test_server_says_that_it_drains_while_somebody_waits_for_an_answer(set
         await ask(internal_port, "/readyz")
 
 
+async def test_worker_stops_and_looks_no_longer_for_its_parent_when_that_is_gone(settings: Settings) -> None:
+    """The pipe of the parent stays readable, and would keep the worker busy while answers are on their way."""
+    sockets = Sockets(public=listen_on(LOCAL, key="listen"), internal=listen_on(LOCAL, key="internal_listen"))
+    port, internal_port = (listening[0].getsockname()[1] for listening in (sockets.public, sockets.internal))
+    orphaned, parent_lives = os.pipe()
+    serving = asyncio.create_task(serve(settings, sockets, orphaned=orphaned))
+    await until_ready(internal_port)
+
+    async with Wire(port) as visitor:
+        visitor.send(b"POST /logout HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        await visitor.answer()
+        os.close(parent_lives)
+        await while_ready(internal_port)
+        is_read = asyncio.get_running_loop().remove_reader(orphaned)
+        visitor.send(b"a=bc")
+        answer = await visitor.answer()
+    await serving
+    os.close(orphaned)
+
+    assert (is_read, answer.status) == (False, 303)
+
+
 async def until_ready(port: int) -> None:
     """Return when the server is up."""
     while True:
