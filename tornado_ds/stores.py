@@ -1,5 +1,7 @@
 """Finds the user store that the settings name."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -26,13 +28,32 @@ def open_user_store(name: str, database: Database) -> UserStore:
     Raises:
         SettingsError: There is no such thing, or it failed.
     """
+    make = find_user_store(name)
+    with _explained(name):
+        store: UserStore = make(database)
+    return store
+
+
+def find_user_store(name: str) -> Callable[[Database], UserStore]:
+    """
+    Return what makes the store that *name* stands for; nothing is opened.
+
+    Raises:
+        SettingsError: There is no such thing.
+    """
+    with _explained(name):
+        found: Callable[[Database], UserStore] = _find(name)
+        return found
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
     try:
-        store: UserStore = _find(name)(database)
+        yield
     except SettingsError:
         raise
     except Exception as exc:
         raise SettingsError(f"user_store: {name} cannot be opened: {' '.join(str(exc).split())}") from exc
-    return store
 
 
 def _find(name: str) -> Any:

@@ -137,6 +137,53 @@ def test_command_fails_when_users_are_within_the_server(
     assert output.err.startswith("error: user_store: the users of `memory` are within the server's process")
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        pytest.param({}, id="defaults"),
+        pytest.param({"DATABASE_URL": "postgresql://alice:pw@nowhere.invalid/auth"}, id="database-away"),
+        pytest.param({"USER_STORE": "tornado_ds.storage.memory:MemoryUserStore"}, id="own-store"),
+    ],
+)
+def test_config_check_says_so_when_all_is_good(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    """Nothing is opened, so a database may be away."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TORNADO_DS_{name}", value)
+
+    code = cli.run(["config", "check"])
+
+    output = capsys.readouterr()
+    assert (code, output.out, output.err) == (0, "The configuration is good.\n", "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        pytest.param({"DATABASE_URL": "mysql://localhost/auth"}, "database_url: mysql is not supported", id="database"),
+        pytest.param({"USER_STORE": "no_such_module:Store"}, "user_store: no_such_module:Store cannot be", id="store"),
+        pytest.param(
+            {"TLS__CERTIFICATE": "no.crt", "TLS__KEY": "no.key", "PUBLIC_URL": "https://localhost"},
+            "tls.certificate: cannot read no.crt",
+            id="certificate",
+        ),
+    ],
+)
+def test_config_check_fails_when_what_is_named_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    """What would end the start is known before, as when a unit checks before it restarts the server."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TORNADO_DS_{name}", value)
+
+    code = cli.run(["config", "check"])
+
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
+    assert output.err.startswith(f"error: {expected}")
+
+
 # The signal may come when the file is open, and before anybody holds it who would close it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_command_exits_130_when_it_is_interrupted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

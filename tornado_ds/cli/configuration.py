@@ -4,6 +4,9 @@ import typer
 
 from tornado_ds.cli.common import JsonOption, current_settings, print_rows
 from tornado_ds.settings import flatten, variable_of, walk_fields
+from tornado_ds.storage.database import parse_url
+from tornado_ds.stores import find_user_store
+from tornado_ds.tls import open_tls
 
 app = typer.Typer(no_args_is_help=True, help="Check and show the configuration.")
 
@@ -11,11 +14,15 @@ app = typer.Typer(no_args_is_help=True, help="Check and show the configuration."
 @app.command()
 def check() -> None:
     """
-    Check the configuration without starting anything.
+    Check the configuration, and what it names, without starting or opening anything.
 
     Example: python -m tornado_ds --config config/tornado_ds.yml config check
     """
-    current_settings()
+    settings = current_settings()
+    open_tls(settings.tls)
+    if settings.database_url is not None:
+        parse_url(settings.database_url.get_secret_value())
+    find_user_store(settings.user_store)
     typer.echo("The configuration is good.")
 
 
