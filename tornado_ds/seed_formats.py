@@ -210,7 +210,9 @@ def _yaml_rows(text: str) -> Iterator[Row]:
         problem = re.sub(r"'.*'", "this", exc.problem or "something is wrong", flags=re.DOTALL)
         # Where the text just ends, the parser is a line further already.
         last = text.rstrip().count("\n")
-        _wrong((min(mark.line, last) if mark else 0) + 1, f"this is not YAML: {problem}")
+        # libyaml 0.2.6 has a bound of its own, and reads so far ahead that it comes to it before we come to ours.
+        reason = "this is nested too deeply" if "nesting depth" in problem else f"this is not YAML: {problem}"
+        _wrong((min(mark.line, last) if mark else 0) + 1, reason)
 
 
 class _JsonReader:
