@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from tornado_ds.handlers.routes import WebApplication
+from tornado_ds.limits import LAST_CALL_SECONDS, Limits
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
-from tornado_ds.llhttp.server import LAST_CALL_SECONDS, Limits, affordable_connections
 from tornado_ds.llhttp.server import Server as LLHTTPServer
 from tornado_ds.public_server import PublicServer
 from tornado_ds.sockets import refuse
@@ -20,9 +20,10 @@ DRAIN_SECONDS = 5.0
 class Listener(ABC):
     """Sockets and the application that answers there, within the limits of a server on the open Internet."""
 
-    def __init__(self, app: WebApplication, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, app: WebApplication, sockets: Sequence[socket.socket], *, limits: Limits | None = None) -> None:
         self._app = app
         self._sockets = list(sockets)
+        self._limits = limits or Limits()
 
     @property
     def port(self) -> int:
@@ -64,19 +65,14 @@ class PublicListener(Listener):
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
     ) -> None:
-        super().__init__(app, sockets)
-        limits = limits or Limits()
-        self._write_seconds = limits.write
+        super().__init__(app, sockets, limits=limits)
         self._server = PublicServer(
             app,
             ssl_options=tls,
-            # Of TLS handshakes too.
-            idle_connection_timeout=limits.idle,
-            body_timeout=limits.body,
             max_header_size=MAX_HEAD_BYTES,
             # Bodies are bounded by the application, which can say so kindly.
             max_body_size=2**62,
-            limit=limits.connections or affordable_connections(),
+            limits=self._limits,
         )
 
     def renew(self, tls: ssl.SSLContext | None) -> None:
@@ -89,7 +85,7 @@ class PublicListener(Listener):
 
     async def start(self) -> None:
         for sock in self._sockets:
-            _limit_unread(sock, self._write_seconds)
+            _limit_unread(sock, self._limits.write)
         self._server.add_sockets(self._sockets)
 
     async def drain(self, *, others_go_on: bool = False) -> None:
@@ -120,7 +116,7 @@ class InternalListener(Listener):
         return self._server.connections
 
     async def start(self) -> None:
-        self._server = LLHTTPServer(self._app)
+        self._server = LLHTTPServer(self._app, limits=self._limits)
         await self._server.start(self._sockets)
 
     async def drain(self, *, others_go_on: bool = False) -> None:

@@ -19,6 +19,7 @@ from tornado.httputil import (
 from tornado_ds.errors import FramingError
 from tornado_ds.gate import ConnectionGate, Verdict
 from tornado_ds.handlers.routes import InFlight, WebApplication
+from tornado_ds.limits import Deadlines, Limits
 from tornado_ds.llhttp.checks import Answers, Requests
 from tornado_ds.llhttp.connection import Connection
 from tornado_ds.llhttp.framing import ChunkedBody, Head, is_hopeless, parse_head
@@ -93,9 +94,6 @@ class Room:
     """A server for a single connection, whose clock stands still."""
 
     is_draining = False
-    idle_deadline = 10.0
-    body_deadline = 5.0
-    write_deadline = 30.0
 
     def __init__(self, delegate: type[NothingHere] = NothingHere) -> None:
         self.app = cast(WebApplication, EmptyApplication(delegate))
@@ -103,6 +101,8 @@ class Room:
         self.gate = cast(ConnectionGate, self.echo)
         self.requests = Requests(self.gate)
         self.answers = Answers(is_https=False)
+        self.deadlines = Deadlines(Limits(), list)
+        self.deadlines.idle, self.deadlines.body, self.deadlines.write = 10.0, 5.0, 30.0
 
     def add(self, connection: Connection) -> bool:
         return True
@@ -326,8 +326,8 @@ async def test_answering_stops_while_the_client_does_not_read() -> None:
     connection.resume_writing()
     await turns()
 
-    assert (bodies_meanwhile, deadline_meanwhile) == ([], Room.write_deadline)
-    assert (pipe.bodies, connection.deadline) == ([b"a"], Room.idle_deadline)
+    assert (bodies_meanwhile, deadline_meanwhile) == ([], 30.0)
+    assert (pipe.bodies, connection.deadline) == ([b"a"], 10.0)
 
 
 @pytest.mark.gen_test

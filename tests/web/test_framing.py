@@ -8,7 +8,6 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 from tornado.iostream import StreamClosedError
-from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.web.browser import PASSWORD
@@ -17,8 +16,8 @@ from tests.web.wire import Answer, Wire, get, post
 from tornado_ds.gate import MAX_BODY_BYTES
 from tornado_ds.handlers.base import BaseHandler
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication, make_app, make_internal_app
+from tornado_ds.limits import Limits
 from tornado_ds.listeners import InternalListener, Listener, PublicListener
-from tornado_ds.llhttp.server import Limits, Server
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, WebhookSettings
 from tornado_ds.sockets import listen_on
@@ -113,6 +112,13 @@ class FloodHandler(BaseHandler):
             self._is_lost.set()
 
 
+class SlowHandler(BaseHandler):
+    """Answers later than any client of `SHORT` limits may ask."""
+
+    async def get(self) -> None:
+        await asyncio.sleep(2 * (SHORT.idle + SHORT.tick))
+
+
 @pytest.fixture
 def is_choked() -> asyncio.Event:
     """Set once `FloodHandler` has to wait."""
@@ -127,16 +133,21 @@ def is_lost() -> asyncio.Event:
 
 @pytest.fixture
 def impatient_port(
-    io_loop: AsyncIOLoop, services: Services, is_choked: asyncio.Event, is_lost: asyncio.Event, limits: Limits
+    io_loop: AsyncIOLoop,
+    services: Services,
+    server_kind: str,
+    is_choked: asyncio.Event,
+    is_lost: asyncio.Event,
+    limits: Limits,
 ) -> Iterator[int]:
-    """The port of an llhttp server with *limits* and a `FloodHandler`."""
-    app = make_app(services, [("/flood", FloodHandler, {"is_choked": is_choked, "is_lost": is_lost})])
-    server = Server(app, limits=limits)
-    (socket,) = bind_sockets(0, "127.0.0.1")
-    port = socket.getsockname()[1]
-    io_loop.run_sync(lambda: server.start([socket]))
-    yield port
-    io_loop.run_sync(lambda: server.drain(1))
+    """The port of a server with *limits*, a `FloodHandler` and a `SlowHandler`."""
+    flood = ("/flood", FloodHandler, {"is_choked": is_choked, "is_lost": is_lost})
+    app = make_app(services, [flood, ("/slow", SlowHandler)])
+    kind = PublicListener if server_kind == "tornado" else InternalListener
+    listener = kind(app, listen_on(Address("127.0.0.1", 0), key="listen"), limits=limits)
+    io_loop.run_sync(listener.start)
+    yield listener.port
+    io_loop.run_sync(listener.drain)
 
 
 async def ask(listener: Listener, request: bytes) -> Answer:
@@ -647,7 +658,6 @@ async def test_request_in_flight_is_answered_when_the_server_stops(listener: Lis
 SHORT = Limits(idle=0.3, body=0.3, write=0.3, tick=0.05)
 
 
-@on_llhttp
 @pytest.mark.gen_test
 @pytest.mark.parametrize("limits", [SHORT])
 @pytest.mark.parametrize(
@@ -668,6 +678,17 @@ async def test_connection_is_closed_when_nothing_more_comes(impatient_port: int,
         answers = await wire.rest()
 
     assert statuses(answers) == ([b"401"] if b"healthz" in octets else [])
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("limits", [SHORT])
+async def test_connection_stays_when_it_is_the_server_that_takes_its_time(impatient_port: int, limits: Limits) -> None:
+    """What a client may take for its request does not bound the answer."""
+    async with Wire(impatient_port) as wire:
+        wire.send(get("/slow"))
+        answer = await wire.answer()
+
+    assert answer.status == 200
 
 
 @on_llhttp

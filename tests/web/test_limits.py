@@ -23,8 +23,8 @@ from tests.web.wire import Wire, get, post
 from tornado_ds.app import open_services
 from tornado_ds.handlers.base import BaseHandler
 from tornado_ds.handlers.routes import DRAIN_BYTES, make_app, make_internal_app
+from tornado_ds.limits import Limits, affordable_connections
 from tornado_ds.listeners import InternalListener, Listener, PublicListener
-from tornado_ds.llhttp.server import Limits, affordable_connections
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, Settings
 from tornado_ds.sockets import listen_on

@@ -23,7 +23,7 @@ from tests.web.conftest import SECRET
 from tornado_ds.errors import StorageError
 from tornado_ds.feed import Feed
 from tornado_ds.handlers.routes import make_internal_app
-from tornado_ds.llhttp.server import Limits
+from tornado_ds.limits import Limits
 from tornado_ds.llhttp.server import Server as LLHTTPServer
 from tornado_ds.services import Services
 from tornado_ds.snapshot import SessionEvent

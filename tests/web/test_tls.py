@@ -20,8 +20,8 @@ from tests.web.test_session_events import until
 from tests.web.wire import Wire, get
 from tornado_ds.errors import SettingsError
 from tornado_ds.handlers.routes import make_app
+from tornado_ds.limits import Limits
 from tornado_ds.listeners import PublicListener
-from tornado_ds.llhttp.server import Limits
 from tornado_ds.logs import configure_logging
 from tornado_ds.server import serve
 from tornado_ds.services import Services

@@ -172,7 +172,8 @@ class _BoundedRequest(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
-        start_line = start_line._replace(path=_ABSOLUTE_FORM.sub("/", start_line.path))
+        if not start_line.path.startswith("/"):
+            start_line = start_line._replace(path=_ABSOLUTE_FORM.sub("/", start_line.path))
         self._start_line, self._headers = start_line, headers
         self._app.in_flight.add(self._connection)
         if start_line.path.partition("?")[0] == webhook.PATH:
@@ -183,7 +184,8 @@ class _BoundedRequest(HTTPMessageDelegate):
         else:
             proxies = self._app.settings["trusted_proxies"]
             self._context = access.identify(headers, peer=access.peer_of(self._connection), proxies=proxies)
-        _tame_origin(headers)
+        if "Origin" in headers:
+            _tame_origin(headers)
         answer = self._context.run(self._inner.headers_received, start_line, headers)
         length = headers.get("Content-Length", "")
         if length.isdecimal() and int(length[:20]) > max(DRAIN_BYTES, self._app.max_body_bytes):
@@ -238,6 +240,6 @@ def _with_services(route: Route, services: Services) -> Any:
 def _tame_origin(headers: HTTPHeaders) -> None:
     """Turn an Origin that no parser takes, such as `http://[`, into `null`: Tornado's check would fail on it."""
     try:
-        urlsplit(headers.get("Origin", ""))
+        urlsplit(headers["Origin"])
     except ValueError:
         headers["Origin"] = "null"

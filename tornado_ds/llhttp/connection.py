@@ -16,6 +16,7 @@ from tornado_ds.errors import FramingError
 from tornado_ds.gate import ConnectionGate, Verdict
 from tornado_ds.handlers.routes import DRAIN_BYTES, WebApplication
 from tornado_ds.handlers.webhook import judge
+from tornado_ds.limits import Deadlines
 from tornado_ds.llhttp.checks import Answers, Request, Requests
 from tornado_ds.llhttp.exchange import Exchange, Peer
 from tornado_ds.llhttp.framing import END_OF_HEAD, Head, is_hopeless
@@ -39,10 +40,7 @@ class Host(Protocol):
     requests: Requests
     answers: Answers
     is_draining: bool
-    # When the server's clock reaches this, a connection that falls idle now has been so for too long.
-    idle_deadline: float
-    body_deadline: float
-    write_deadline: float
+    deadlines: Deadlines
 
     def add(self, connection: "Connection") -> bool:
         """Note a connection; False if there are too many."""
@@ -101,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._flushes: list[asyncio.Future[None]] = []
         self._discarded = 0
-        self.deadline = host.idle_deadline
+        self.deadline = host.deadlines.idle
 
     # From the transport
 
@@ -133,11 +131,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._holds |= _CHOKED
-        self.deadline = self._host.write_deadline
+        self.deadline = self._host.deadlines.write
 
     def resume_writing(self) -> None:
         if not self._holds & _CLOSING:
-            self.deadline = inf if self._holds & _ANSWERING else self._host.idle_deadline
+            self.deadline = inf if self._holds & _ANSWERING else self._host.deadlines.idle
         flushes, self._flushes = self._flushes, []
         for future in flushes:
             if not future.done():
@@ -194,7 +192,7 @@ class Connection(asyncio.Protocol):
         elif exchange.must_close or self._host.is_draining:
             self.close()
         else:
-            self.deadline = self._host.write_deadline if self._holds & _CHOKED else self._host.idle_deadline
+            self.deadline = self._host.deadlines.write if self._holds & _CHOKED else self._host.deadlines.idle
             self._release(_ANSWERING)
 
     def abort(self) -> None:
@@ -247,7 +245,7 @@ class Connection(asyncio.Protocol):
         stop = end + request.length
         if stop > len(data):
             if not self._wanted:
-                self.deadline = self._host.body_deadline
+                self.deadline = self._host.deadlines.body
             self._wanted = stop - start
             return start
         self._check(request, data[end:stop])
@@ -279,7 +277,7 @@ class Connection(asyncio.Protocol):
             connection = "close"
         head = self._answers[verdict.status, verdict.content_type, connection]
         # Before it is written, because a transport that is full then sets another one.
-        self.deadline = self._host.idle_deadline
+        self.deadline = self._host.deadlines.idle
         self._post(b"%b%d\r\n\r\n%b" % (head, len(verdict.body), verdict.body))
         self._host.app.note_verdict(verdict)
         if connection == "close":
@@ -298,7 +296,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_exchange(self, head: Head) -> None:
         self._exchange = Exchange(self, head, self._peer)
-        self.deadline = self._host.body_deadline
+        self.deadline = self._host.deadlines.body
         with self._guarded():
             self._exchange.open(self._host.app)
 
@@ -354,7 +352,7 @@ class Connection(asyncio.Protocol):
         self.flush()
         self._holds |= _CLOSING
         self._unread.clear()
-        self.deadline = self._host.write_deadline
+        self.deadline = self._host.deadlines.write
         self._transport.close()
 
     def _refuse(self, reason: FramingError | None = None) -> None:
@@ -381,7 +379,7 @@ class Connection(asyncio.Protocol):
         """
         self._holds |= _CLOSING
         self._unread.clear()
-        self.deadline = self._host.body_deadline
+        self.deadline = self._host.deadlines.body
         self.flush()
         if self._transport.is_closing():
             return

@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
-import resource
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from tornado_ds.acceptor import Acceptor
 from tornado_ds.handlers.routes import WebApplication
+from tornado_ds.limits import LAST_CALL_SECONDS, Deadlines, Limits, Tally, affordable_connections
 from tornado_ds.llhttp.checks import Answers, Requests
 from tornado_ds.llhttp.connection import Connection
 
@@ -18,31 +17,6 @@ log = structlog.get_logger("llhttp")
 
 # So many are accepted before others get their turn.
 _AT_ONCE = 1024
-
-# While it stops, a server waits so long for what is already on its way to it.
-LAST_CALL_SECONDS = 0.25
-
-# Each costs memory, so that even endless descriptors do not allow for more.
-_MOST_CONNECTIONS = 20_000
-
-# Files, the database and our own wake-ups need descriptors too.
-_OTHER_DESCRIPTORS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """
-    What no peer may exceed: seconds, and a number of connections.
-
-    *idle* is the time from one answer to the end of the next request's head, *write* how long
-    a peer may leave unread what was written. All may last up to *tick* longer.
-    """
-
-    idle: float = 10.0
-    body: float = 5.0
-    write: float = 30.0
-    tick: float = 1.0
-    connections: int | None = None
 
 
 class Server:
@@ -59,11 +33,14 @@ class Server:
         self.requests = Requests(self.gate)
         self.answers = Answers(is_https=app.services.cookie.is_secure)
         self.is_draining = False
-        self._limits = limits or Limits()
-        self._max_connections = self._limits.connections or affordable_connections()
+        limits = limits or Limits()
+        self.deadlines = Deadlines(limits, lambda: self._connections)
+        self._max_connections = limits.connections or affordable_connections()
         self._connections: set[Connection] = set()
         self._to_flush: list[Connection] = []
-        self._turned_away = 0
+        self._turned_away = Tally(
+            lambda count, _: log.warning("too many connections", turned_away=count, limit=self._max_connections)
+        )
         self._acceptors: list[Acceptor] = []
         self._arriving: set[asyncio.Task[None]] = set()
         self._is_empty = asyncio.Event()
@@ -76,7 +53,7 @@ class Server:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on *sockets*, which listen, and are closed by `drain`."""
         self._loop = asyncio.get_running_loop()
-        self._tick()
+        self.deadlines.start()
         self._acceptors = [Acceptor(sock, self._accepted, at_once=_AT_ONCE) for sock in sockets]
 
     async def drain(self, seconds: float) -> None:
@@ -93,14 +70,14 @@ class Server:
         for connection in list(self._connections):
             connection.abort()
         await self._wait_until_empty(seconds)
-        self._timer.cancel()
+        self.deadlines.stop()
 
     # From the connections
 
     def add(self, connection: Connection) -> bool:
         """Note *connection*; False if there are too many."""
         if len(self._connections) >= self._max_connections:
-            self._turned_away += 1
+            self._turned_away.add()
             return False
         self._connections.add(connection)
         return True
@@ -122,20 +99,6 @@ class Server:
         for connection in connections:
             connection.flush()
 
-    def _tick(self) -> None:
-        # One look at all connections a second costs less than a timer for each request.
-        now = self._loop.time()
-        self.idle_deadline = now + self._limits.tick + self._limits.idle
-        self.body_deadline = now + self._limits.tick + self._limits.body
-        self.write_deadline = now + self._limits.tick + self._limits.write
-        for connection in list(self._connections):
-            if connection.deadline < now:
-                connection.abort()
-        if self._turned_away:
-            log.warning("too many connections", turned_away=self._turned_away, limit=self._max_connections)
-            self._turned_away = 0
-        self._timer = self._loop.call_later(self._limits.tick, self._tick)
-
     def _accepted(self, peer: socket.socket, _address: object) -> None:
         task = self._loop.create_task(self._arrive(peer))
         self._arriving.add(task)
@@ -151,12 +114,3 @@ class Server:
         if self._connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_empty.wait(), seconds)
-
-
-def affordable_connections() -> int:
-    """Return how many connections each of two listeners can have with descriptors left for everything else."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return _MOST_CONNECTIONS
-    rest = limit - max(limit // 8, _OTHER_DESCRIPTORS)
-    return min(_MOST_CONNECTIONS, max(1, rest // 2))
