@@ -25,7 +25,10 @@ test: install
 	$(BIN)/coverage report
 	$(BIN)/python -m tests.coverage_gate
 
+# Compiled as pip leaves packages: an environment that keeps Python from writing its bytecode, as
+# containers often are, would have every program that the tests start compile it all again.
 install: .venv/installed node_modules/.installed
+	@$(BIN)/python -m compileall -q tornado_ds tests benchmarks/*.py torture
 
 # The property tests with 200 times the examples of `make test`, which takes an hour or so: make fuzz EXAMPLES=5000
 fuzz: export EXAMPLES ?= 20000
