@@ -118,7 +118,10 @@ class SessionChecker:
             return Check(denial="session_ended")
         if user.is_disabled:
             return Check(denial="account_disabled")
-        return Check(with_data_of(user, stale))
+        # Reading took its time, and the session may have ended meanwhile.
+        claims = with_data_of(user, stale)
+        denial = _DENIALS.get(self._snapshot.standing(claims))
+        return Check(claims) if denial is None else Check(denial=denial)
 
 
 def with_data_of(user: User, claims: Claims) -> Claims:

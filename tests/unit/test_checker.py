@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -111,3 +112,36 @@ async def test_refresh_refuses_when_the_user_is_gone_or_disabled(
     await users.add([User("alice", "x", disabled_at=1)])
 
     assert Check(denial="account_disabled") == await checker.refresh(claims)
+
+
+class Meanwhile(MemoryUserStore):
+    """A store in which something happens while it is read."""
+
+    def __init__(self, snapshot: SessionSnapshot, event: SessionEvent) -> None:
+        super().__init__()
+        self._snapshot = snapshot
+        self._event = event
+
+    async def get_many(self, usernames: Collection[str]) -> dict[str, User]:
+        self._snapshot.apply([self._event])
+        return await super().get_many(usernames)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("expected", "event"),
+    [
+        pytest.param("session_ended", ended("Zm9v-sid_1"), id="ended"),
+        pytest.param("account_disabled", ended("Zm9v-sid_1", reason="disabled"), id="disabled"),
+        pytest.param(None, ended("another"), id="another-ended"),
+    ],
+)
+async def test_refresh_refuses_when_the_session_ends_meanwhile(
+    tokens: TokenService, snapshot: SessionSnapshot, claims: Claims, expected: str | None, event: SessionEvent
+) -> None:
+    """An end that is known when the answer is given counts, though the user was read before it."""
+    users = Meanwhile(snapshot, event)
+    await users.add([User("alice", "x")])
+    checker = SessionChecker(tokens=tokens, snapshot=snapshot, users=users)
+
+    assert expected == (await checker.refresh(claims)).denial

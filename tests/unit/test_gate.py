@@ -1,8 +1,10 @@
 import asyncio
 import json
+import threading
+import tracemalloc
 from base64 import b64encode
 from collections.abc import Awaitable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -17,7 +19,7 @@ from tornado_ds.audit import Audit
 from tornado_ds.checker import SessionChecker
 from tornado_ds.cookies import SessionCookie
 from tornado_ds.errors import AuthenticationError, StorageError, UserDataError, UserExistsError
-from tornado_ds.gate import MAX_BODY_BYTES, ConnectionGate, Refusal, Verdict
+from tornado_ds.gate import LOGIN_SECONDS, MAX_BODY_BYTES, ConnectionGate, Refusal, Verdict
 from tornado_ds.key_file import open_key_ring
 from tornado_ds.keys import KeyRing
 from tornado_ds.metrics import Metrics
@@ -136,7 +138,14 @@ def mqtt(username: object, password: object) -> dict[str, object]:
     return {"connectionData": {}, "authData": {"username": username, "password": password}}
 
 
-async def build(keys: KeyRing, clock: ManualClock, hasher: PasswordHasher, *, credentials_login: bool) -> World:
+async def build(
+    keys: KeyRing,
+    clock: ManualClock,
+    hasher: PasswordHasher,
+    *,
+    credentials_login: bool,
+    login_seconds: float = LOGIN_SECONDS,
+) -> World:
     """A gate in front of one user, alice, who has a session."""
     users = FlakyUserStore(clock=clock)
     tokens = TokenService(keys, clock=clock, issuer="tornado_ds", audience="deepstream")
@@ -171,6 +180,7 @@ async def build(keys: KeyRing, clock: ManualClock, hasher: PasswordHasher, *, cr
         secret=SECRET,
         allowed_origins=[ORIGIN, "http://localhost:8000"],
         credentials_login=credentials_login,
+        login_seconds=login_seconds,
     )
     alice = await accounts.add("alice", PASSWORD, server_data={"roles": ["admin"]}, client_data={"colour": "blue"})
     return World(gate, users, accounts, sessions, snapshot, tokens, hasher, clock, await sessions.open(alice))
@@ -627,6 +637,41 @@ def test_decide_says_unavailable_when_too_many_passwords_wait(open_world: World)
 
     assert_lawful(crowded)
     assert (crowded.status, later.status) == (503, 200)
+
+
+def test_decide_says_unavailable_when_a_password_waits_for_too_long(
+    hs256_key_ring: KeyRing, clock: ManualClock, hasher: PasswordHasher
+) -> None:
+    """After 2 s deepstream has given up, and nobody would know of a session that is opened then."""
+    world = asyncio.run(build(hs256_key_ring, clock, hasher, credentials_login=True, login_seconds=0.01))
+    thread_is_free = threading.Event()
+
+    async def wait() -> Verdict:
+        hashing = asyncio.get_running_loop().run_in_executor(world.hasher._pool, thread_is_free.wait)
+        verdict = await as_coroutine(world, mqtt("alice", PASSWORD))
+        thread_is_free.set()
+        await hashing
+        return verdict
+
+    verdict = asyncio.run(wait())
+    sessions = asyncio.run(world.sessions.list("alice"))
+
+    assert_lawful(verdict)
+    assert verdict.status == 503
+    assert [world.alice.session] == list(sessions)
+
+
+def test_answers_that_are_remembered_take_little_more_memory_than_they_are_long(world: World) -> None:
+    """16 384 of them are kept, so what surrounds each counts as well."""
+    tokens = [world.tokens.issue(replace(world.alice.claims, sid=f"{number:032}")) for number in range(500)]
+    bodies = [json.dumps(websocket({"token": token})).encode() for token in tokens]
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    lengths = [len(bodies[number]) + len(settle(world.gate.decide_body(bodies[number])).body) for number in range(500)]
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert after - before < sum(lengths) + 500 * 1024
 
 
 async def as_coroutine(world: World, request: object) -> Verdict:
