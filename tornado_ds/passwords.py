@@ -23,6 +23,9 @@ from tornado_ds.users import username_key
 MAX_PASSWORD_BYTES = 72
 MAX_WAITING = 16
 
+# What Linux calls nice 19.
+_LOWEST_PRIORITY = 19
+
 # Each login with a dearer hash would keep a thread busy for longer than some
 # four seconds: at 31, the most that bcrypt knows, for days.
 MAX_COST = 16
@@ -278,4 +281,6 @@ def _common_passwords() -> frozenset[str]:
 def _yield_to_the_loop() -> None:
     """Let the thread of the event loop go first on a machine that is full."""
     with contextlib.suppress(AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        # Lower than the loop's own, which may have been started with a low one.
+        niceness = min(_LOWEST_PRIORITY, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -1,5 +1,7 @@
 import asyncio
 import hashlib
+import subprocess
+import sys
 from base64 import b64encode
 
 import bcrypt
@@ -332,3 +334,24 @@ def test_costs_that_can_be_set_are_those_that_are_verified() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 16"):
         PasswordSettings(bcrypt_cost=MAX_COST + 1)
     assert MAX_COST == settings.bcrypt_cost
+
+
+@pytest.mark.parametrize("more", [0, 12])
+def test_hashing_gives_way_to_the_loop_whatever_the_priority_of_that_is(more: int) -> None:
+    """A thread that hashes never goes first: checks stay fast on a machine that is full."""
+    script = """
+import os
+from tornado_ds.passwords import PasswordHasher
+
+os.nice({more})
+hasher = PasswordHasher(cost=4, threads=1)
+priority = hasher._pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
+hasher.close()
+print(os.getpriority(os.PRIO_PROCESS, 0), priority)
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", script.format(more=more)], capture_output=True, text=True, check=True
+    ).stdout
+
+    loop, thread = map(int, printed.split())
+    assert min(19, loop + 10) == thread
