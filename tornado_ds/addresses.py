@@ -35,7 +35,10 @@ class TrustedProxies:
         """True if *address* is one of them."""
         if address == UNIX:
             return self._trusts_unix
-        return _is_address(address) and any(ip_address(address) in network for network in self._networks)
+        # Mostly there are none, and this is asked several times for each request.
+        if not self._networks or not _is_address(address):
+            return False
+        return any(ip_address(address) in network for network in self._networks)
 
 
 def network_of(address: str) -> str:
