@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tornado_ds.accounts import Accounts
@@ -12,6 +13,7 @@ from tornado_ds.checker import SessionChecker
 from tornado_ds.clock import Clock, SystemClock
 from tornado_ds.cookies import DeviceCookie, SessionCookie
 from tornado_ds.devices import Devices
+from tornado_ds.errors import StorageError
 from tornado_ds.feed import Feed
 from tornado_ds.gate import ConnectionGate
 from tornado_ds.housekeeping import Housekeeping
@@ -57,27 +59,74 @@ async def prepare_database(settings: Settings) -> None:
     """
     Bring the embedded database to this version's tables; of any other one, check that it has them.
 
+    The embedded one is made at the first start, and never again.
+
     Raises:
         SchemaError: It has not; the text names the command.
-        StorageError: It cannot be reached.
+        StorageError: It cannot be reached, or is lost.
     """
-    is_embedded = settings.uses_embedded_database
-    if is_embedded:
-        make_data_dir(settings)
-    async with open_database(settings, seconds=COMMAND_SECONDS, may_create=is_embedded) as database:
-        if is_embedded and await schema.current_revision(database) != schema.head_revision():
+    if settings.uses_embedded_database:
+        await _prepare_embedded_database(settings)
+    else:
+        await check_database(settings, seconds=COMMAND_SECONDS)
+
+
+async def _prepare_embedded_database(settings: Settings) -> None:
+    make_data_dir(settings)
+    is_first = is_first_start(settings)
+    check_not_lost(settings)
+    async with open_database(settings, seconds=COMMAND_SECONDS, may_create=is_first) as database:
+        revision = await schema.current_revision(database)
+        if revision is None and not is_first:
+            raise _lost(settings)
+        if revision != schema.head_revision():
             await schema.upgrade(database)
         await schema.check_schema(database)
 
 
-async def check_database(settings: Settings) -> None:
+def is_first_start(settings: Settings) -> bool:
+    """
+    True until there are keys, which are made last: the embedded database may have to be made yet.
+
+    Beside keys, one that is not there is lost. Made anew it would know of no session
+    that has ended, and the tokens of those would be good again.
+    """
+    return settings.uses_embedded_database and not _is_there(settings.key_file)
+
+
+def check_not_lost(settings: Settings) -> None:
+    """
+    Accept an embedded database that is there, or may be made yet.
+
+    Raises:
+        StorageError: It is neither.
+    """
+    # In this order: whoever makes keys and database meanwhile makes the database first.
+    if not settings.uses_embedded_database or is_first_start(settings) or _is_there(settings.sqlite_path):
+        return
+    raise _lost(settings)
+
+
+def _lost(settings: Settings) -> StorageError:
+    return StorageError(
+        f"{settings.data_dir} has keys but no database: restore it from a backup,"
+        " or `python -m tornado_ds db upgrade` makes an empty one"
+    )
+
+
+def _is_there(path: Path) -> bool:
+    # Path.exists fails in a folder that we may not enter.
+    return os.path.exists(path)  # noqa: PTH110
+
+
+async def check_database(settings: Settings, *, seconds: float = SERVER_SECONDS) -> None:
     """
     Accept a database that has this version's tables, and make nothing.
 
     Raises:
         SchemaError, StorageError: As `prepare_database` says.
     """
-    async with open_database(settings) as database:
+    async with open_database(settings, seconds=seconds) as database:
         await schema.check_schema(database)
 
 

@@ -37,6 +37,8 @@ _LIMITS = """
   that a server knows of stays one, whatever happens to the database.
 - A backup that is restored has forgotten the sessions that were opened after it was made. Their tokens are accepted
   until they expire, and cannot be ended one by one: retire the signing key (`keys rotate`, then `keys retire`).
+- The same goes for `db upgrade` where the embedded database is lost, as it makes an empty one. Nothing else makes one
+  beside keys: servers and commands refuse to start without it.
 - If the clock is ahead during a login and set back later, that session lasts longer by as much. Sessions that seem to
   be over because the clock is ahead are not ended by a log-out or a new password at that time; disabling the user ends
   them. A server that is started while the date is far ahead forgets the ends of sessions that seem to be over: once the

@@ -10,8 +10,11 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.fakes import ManualClock
+from tornado_ds.app import prepare_database
 from tornado_ds.errors import StorageError
 from tornado_ds.feed import Feed
+from tornado_ds.key_file import open_key_ring
+from tornado_ds.settings import Settings
 from tornado_ds.snapshot import SessionEvent, SessionSnapshot, Standing
 from tornado_ds.storage.database import Database, sqlite_url
 from tornado_ds.storage.sql import SQLAlchemyUserStore, SQLSessionStore
@@ -45,6 +48,24 @@ async def test_nothing_is_acknowledged_when_the_file_was_removed(users: SQLAlche
 
     assert await users.get("alice") is not None
     assert await users.get("bob") is None
+
+
+async def test_command_makes_no_other_file_when_the_file_was_removed(
+    users: SQLAlchemyUserStore, sqlite_file: Path
+) -> None:
+    """The server would take an empty one for its database, and would not wait for the right one to come back."""
+    settings = Settings(data_dir=sqlite_file.parent)
+    open_key_ring(settings.key_file, "HS256", now=0)
+    elsewhere = sqlite_file.with_name("elsewhere")
+    _move(sqlite_file, elsewhere)
+
+    with pytest.raises(StorageError, match=r"has keys but no database: restore it"):
+        await prepare_database(settings)
+    found = _files_beside(elsewhere)
+    _move(elsewhere, sqlite_file)
+
+    assert sqlite_file.name not in found
+    assert await users.get("alice") is not None
 
 
 async def test_other_file_is_used_when_it_takes_the_place(users: SQLAlchemyUserStore, sqlite_file: Path) -> None:
@@ -143,6 +164,10 @@ async def _add_and_restore(database: Database, backup: Path, file: Path) -> None
 
 def _move(file: Path, to: Path) -> None:
     file.rename(to)
+
+
+def _files_beside(file: Path) -> list[str]:
+    return [found.name for found in file.parent.iterdir()]
 
 
 def _back_up(file: Path) -> Path:

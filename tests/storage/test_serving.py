@@ -38,6 +38,95 @@ def test_serve_makes_its_tables_when_the_database_is_embedded(environment: dict[
     assert folder.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["serve"], id="serve"),
+        pytest.param(["users", "list"], id="users-list"),
+        pytest.param(["db", "current"], id="db-current"),
+        pytest.param(["db", "downgrade", "0002", "--yes"], id="db-downgrade"),
+    ],
+)
+def test_lost_database_is_refused_and_not_made_again(
+    environment: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    """An empty one would know of no session that has ended, and their tokens are good by the keys that are left."""
+    folder = _installation(environment, tmp_path)
+    _lose_database(folder)
+
+    refused = _run(command, environment, tmp_path)
+
+    assert (1, "") == (refused.returncode, refused.stdout)
+    assert refused.stderr == (
+        f"error: {folder} has keys but no database: restore it from a backup,"
+        " or `python -m tornado_ds db upgrade` makes an empty one\n"
+    )
+    assert [] == list(folder.glob("tornado_ds.sqlite3*"))
+
+
+def test_database_without_tables_is_refused_beside_keys(environment: dict[str, str], tmp_path: Path) -> None:
+    """A file that was emptied is as lost as one that is gone."""
+    folder = _installation(environment, tmp_path)
+    _lose_database(folder)
+    (folder / "tornado_ds.sqlite3").touch()
+
+    refused = _run(["users", "list"], environment, tmp_path)
+
+    assert refused.returncode == 1
+    assert "has keys but no database" in refused.stderr
+
+
+def test_serve_starts_without_the_lost_database_when_the_operator_says_so(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The command that the refusal names makes an empty one."""
+    _lose_database(_installation(environment, tmp_path))
+
+    upgraded = _run(["db", "upgrade"], environment, tmp_path)
+
+    assert (0, "") == (upgraded.returncode, upgraded.stderr)
+    with _serving(environment, tmp_path):
+        pass
+
+
+def test_serve_starts_when_the_first_start_was_cut_short(environment: dict[str, str], tmp_path: Path) -> None:
+    """The database is made first, and may be half made; without keys no token of anybody is good."""
+    folder = _installation(environment, tmp_path)
+    for name in ("keys.json", "tornado_ds.sqlite3"):
+        (folder / name).unlink()
+    (folder / "tornado_ds.sqlite3").touch()
+
+    with _serving(environment, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["keys", "list"], id="keys-list"),
+        pytest.param(["keys", "rotate"], id="keys-rotate"),
+        pytest.param(["deepstream-config"], id="deepstream-config"),
+        pytest.param(["config", "check"], id="config-check"),
+        pytest.param(["config", "show"], id="config-show"),
+        pytest.param(["db", "current"], id="db-current"),
+        pytest.param(["db", "upgrade"], id="db-upgrade"),
+        pytest.param(["seed", "users.json"], id="seed"),
+        pytest.param(["audit", "list"], id="audit-list"),
+    ],
+)
+def test_serve_starts_whatever_command_was_the_first(
+    environment: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    """In a fresh folder every command does its work, and leaves nothing that stops a start."""
+    (tmp_path / "users.json").write_text("[]")
+
+    first = _run(command, environment, tmp_path)
+
+    assert (0, "") == (first.returncode, first.stderr)
+    with _serving(environment, tmp_path):
+        pass
+
+
 def test_serve_refuses_when_postgresql_has_no_tables(
     environment: dict[str, str], tmp_path: Path, empty_postgresql_url: str
 ) -> None:
@@ -87,6 +176,18 @@ def _run(arguments: list[str], environment: dict[str, str], folder: Path) -> sub
     return subprocess.run(
         [*START, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def _installation(environment: dict[str, str], folder: Path) -> Path:
+    """Return the data folder of a server that has been in use."""
+    added = _run(["users", "list"], environment, folder)
+    assert added.returncode == 0
+    return folder / "var"
+
+
+def _lose_database(folder: Path) -> None:
+    for file in folder.glob("tornado_ds.sqlite3*"):
+        file.unlink()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from tornado_ds.doctor.findings import Finding
 from tornado_ds.doctor.pages import examine_deepstream
 from tornado_ds.doctor.targets import parse_target
 from tornado_ds.doctor.tls import examine_certificate
+from tornado_ds.key_file import open_key_ring
 from tornado_ds.settings import Settings
 
 pytestmark = pytest.mark.gen_test
@@ -192,6 +193,26 @@ async def test_database_is_wrong_when_it_has_not_our_tables(settings: Settings) 
 
     assert ("wrong", "database") == (found.level, found.topic)
     assert "db upgrade" in found.text
+
+
+async def test_database_is_wrong_when_it_is_lost(settings: Settings) -> None:
+    """Where there are keys it was there, and a start would refuse to make another one."""
+    open_key_ring(settings.key_file, "HS256", now=0)
+    settings.sqlite_path.unlink()
+
+    [found] = await examine_database(settings, SystemClock())
+
+    assert ("wrong", "database") == (found.level, found.topic)
+    assert "has keys but no database" in found.text
+
+
+async def test_database_is_a_warning_when_the_first_start_is_still_to_come(settings: Settings) -> None:
+    """Nothing is wrong before."""
+    settings.sqlite_path.unlink()
+
+    [found] = await examine_database(settings, SystemClock())
+
+    assert ("warning", "database") == (found.level, found.topic)
 
 
 async def test_database_is_wrong_when_it_is_damaged(settings: Settings) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from tornado_ds.app import open_database
+from tornado_ds.app import check_not_lost, is_first_start, open_database
 from tornado_ds.cli.common import current_settings
 from tornado_ds.settings import make_data_dir
 from tornado_ds.storage import schema
@@ -20,11 +20,11 @@ _Result = TypeVar("_Result")
 @app.command()
 def upgrade() -> None:
     """
-    Bring the database to the tables of this version.
+    Bring the database to the tables of this version; an SQLite file that is not there is made, with nobody in it.
 
     Example: python -m tornado_ds db upgrade
     """
-    _with_database(schema.upgrade)
+    _with_database(schema.upgrade, may_create=True)
     typer.echo(f"The database is at revision {schema.head_revision()}.")
 
 
@@ -55,11 +55,14 @@ def current() -> None:
     typer.echo(f"The database is at revision {revision or 'none'}; this version needs {schema.head_revision()}.")
 
 
-def _with_database(action: Callable[[Database], Awaitable[_Result]]) -> _Result:
+def _with_database(action: Callable[[Database], Awaitable[_Result]], *, may_create: bool = False) -> _Result:
     async def run() -> _Result:
         settings = current_settings()
         make_data_dir(settings)
-        async with open_database(settings, seconds=COMMAND_SECONDS, may_create=True) as database:
+        if not may_create:
+            check_not_lost(settings)
+        may_make = may_create or is_first_start(settings)
+        async with open_database(settings, seconds=COMMAND_SECONDS, may_create=may_make) as database:
             return await action(database)
 
     return asyncio.run(run())

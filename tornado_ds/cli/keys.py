@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tornado_ds.app import is_first_start, prepare_database
 from tornado_ds.audit import AuditEntry
 from tornado_ds.cli.common import (
     JsonOption,
@@ -64,8 +65,11 @@ def rotate(
 
     Example: python -m tornado_ds keys rotate --after 10m
     """
-    settings = current_settings()
-    key = add_key(settings.key_file, settings.token.algorithm, now=_now(), delay=seconds_of(after, least=0))
+    settings, delay = current_settings(), seconds_of(after, least=0)
+    if is_first_start(settings):
+        # Beside the key, a database that is not there would count as lost.
+        asyncio.run(prepare_database(settings))
+    key = add_key(settings.key_file, settings.token.algorithm, now=_now(), delay=delay)
     _audit(AuditEntry(event="key.rotated", detail=key.kid))
     if as_json:
         print_json(_row_of(settings, key.kid))

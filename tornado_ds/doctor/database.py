@@ -1,6 +1,6 @@
 """The database: is it there, has it our tables, does it agree about the time, is anybody in it."""
 
-from tornado_ds.app import open_database
+from tornado_ds.app import check_not_lost, is_first_start, open_database
 from tornado_ds.clock import Clock
 from tornado_ds.doctor.clocks import compare_clocks
 from tornado_ds.doctor.findings import Finding, ok, warning, wrong
@@ -15,8 +15,12 @@ TOPIC = "database"
 
 async def examine_database(settings: Settings, clock: Clock) -> list[Finding]:
     """Return what is to be said of the database; it is only read."""
-    if settings.uses_embedded_database and not settings.sqlite_path.exists():
+    if is_first_start(settings) and not settings.sqlite_path.exists():
         return [warning(TOPIC, f"there is no {settings.sqlite_path} yet", "The first start of the server makes it.")]
+    try:
+        check_not_lost(settings)
+    except StorageError as exc:
+        return [wrong(TOPIC, str(exc), "With an empty one nobody can log in, and ended sessions count again.")]
     try:
         async with open_database(settings) as database:
             await schema.check_schema(database)
