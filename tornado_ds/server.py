@@ -23,6 +23,7 @@ from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings, UnixAddress, webhook_secret
 from tornado_ds.sockets import Sockets, open_sockets, refuse
+from tornado_ds.stores import find_user_store
 from tornado_ds.tls import open_tls
 from tornado_ds.workers import Workers
 
@@ -43,9 +44,10 @@ def run(settings: Settings) -> None:
     """
     _raise_descriptor_limit()
     _warn(settings)
-    # Here only to see that it can be had: workers would fail one by one.
+    # Here only to see that they can be had: workers would fail one by one, and after files were made.
     open_tls(settings.tls)
-    asyncio.run(prepare_database(settings))
+    find_user_store(settings.user_store)
+    _make_files(settings)
     with open_sockets(settings) as sockets:
         if settings.workers == 1:
             uvloop.run(serve(settings, sockets))
@@ -99,6 +101,23 @@ def _leave(orphaned: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
+def _make_files(settings: Settings) -> None:
+    """Make what is not there yet, and say so: here, so that workers do not do it side by side."""
+    before = _files(settings)
+    asyncio.run(prepare_database(settings))
+    webhook_secret(settings)
+    open_key_ring(settings.key_file, settings.token.algorithm, now=int(time.time()))
+    if made := {name: file for name, file in _files(settings).items() if name not in before}:
+        log.info("files made", **made)
+
+
+def _files(settings: Settings) -> dict[str, str]:
+    """Return which of the files are there that a first start makes."""
+    files = {"database": settings.sqlite_path, "keys": settings.key_file, "webhook_secret": settings.secret_file}
+    # Path.exists fails in a folder that we may not enter.
+    return {name: str(file) for name, file in files.items() if os.path.exists(file)}  # noqa: PTH110
+
+
 def _warn(settings: Settings) -> None:
     """Log what can be meant so, but seldom is."""
     if isinstance(settings.listen, UnixAddress) and UNIX not in settings.trusted_proxies:
@@ -124,9 +143,6 @@ def _raise_descriptor_limit() -> None:
 
 
 def _run_workers(settings: Settings, sockets: Sockets) -> None:
-    # Made here, so that workers do not make them side by side.
-    webhook_secret(settings)
-    open_key_ring(settings.key_file, settings.token.algorithm, now=int(time.time()))
     with tempfile.TemporaryDirectory(prefix="tornado_ds-metrics-") as folder:
         os.environ[_METRICS_FOLDER] = folder
         try:

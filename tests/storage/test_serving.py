@@ -1,5 +1,6 @@
 """The server as it is started, over a database that is ready for it or not."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,25 @@ def test_serve_makes_its_tables_when_the_database_is_embedded(environment: dict[
         revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
     assert revision == (schema.head_revision(),)
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_serve_says_what_it_made_when_it_starts_for_the_first_time(environment: dict[str, str], tmp_path: Path) -> None:
+    """Whoever tries it out learns where everything is, but no secret; later starts have nothing to say."""
+    with _serving(environment, tmp_path) as first:
+        pass
+    with _serving(environment, tmp_path) as second:
+        pass
+
+    folder = tmp_path / "var"
+    files = {
+        "database": str(folder / "tornado_ds.sqlite3"),
+        "keys": str(folder / "keys.json"),
+        "webhook_secret": str(folder / "webhook.secret"),
+    }
+    made = [line for line in first if line["event"] == "files made"]
+    assert [files] == [{name: line.get(name) for name in files} for line in made]
+    assert "files made" not in [line["event"] for line in second]
+    assert (folder / "webhook.secret").read_text().strip() not in json.dumps(first)
 
 
 @pytest.mark.parametrize(
@@ -191,14 +212,22 @@ def _lose_database(folder: Path) -> None:
 
 
 @contextmanager
-def _serving(environment: dict[str, str], folder: Path) -> Iterator[None]:
-    """A server that is ready, and that stops cleanly afterwards."""
+def _serving(environment: dict[str, str], folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """A server that is ready, with what it has logged by then, and that stops cleanly afterwards."""
     with subprocess.Popen(START, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         try:
-            assert server.stderr is not None
-            assert any('"ready"' in line for line in iter(server.stderr.readline, ""))
-            yield
+            yield _log_until_ready(server)
         finally:
             server.terminate()
             server.communicate(timeout=60)
     assert server.returncode == 0
+
+
+def _log_until_ready(server: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    assert server.stderr is not None
+    lines = []
+    for line in iter(server.stderr.readline, ""):
+        lines.append(json.loads(line))
+        if lines[-1]["event"] == "ready":
+            return lines
+    pytest.fail(f"the server is not ready: {lines}")
