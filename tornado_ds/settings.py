@@ -533,8 +533,13 @@ def _refuse_open_file(file: Path, content: dict[str, Any]) -> None:
     is_open = bool(file.stat().st_mode & 0o077)
     # A section without keys is None; that is good when variables fill it.
     webhook = content.get("webhook") or {}
-    if is_open and (webhook.get("secret") or "@" in str(content.get("database_url", ""))):
+    if is_open and (webhook.get("secret") or _may_hold_password(content.get("database_url"))):
         raise SettingsError(f"{file} holds a secret and can be read by other users: chmod 600 it")
+
+
+def _may_hold_password(database_url: object) -> bool:
+    """Tell by the kind of database alone: a password can be in more places of a URL than are worth looking at."""
+    return bool(database_url) and not re.match(r"sqlite(\+\w+)?:///", str(database_url))
 
 
 def _in_one_line(error: ValidationError) -> str:

@@ -422,6 +422,8 @@ def test_load_settings_names_the_variable_or_key_when_the_environment_is_wrong(
     [
         pytest.param(f"webhook: {{secret: {STRONG}}}", id="webhook-secret"),
         pytest.param("database_url: postgresql://me:hidden@localhost/db", id="database-password"),
+        pytest.param("database_url: postgresql://db/x?user=u&password=hidden", id="database-password-in-query"),
+        pytest.param("database_url: postgresql://db/x?user=u&%70assword=hidden", id="database-password-in-disguise"),
     ],
 )
 def test_load_settings_refuses_a_file_when_others_can_read_its_secret(write: Write, content: str, mode: int) -> None:
@@ -433,9 +435,10 @@ def test_load_settings_refuses_a_file_when_others_can_read_its_secret(write: Wri
     assert load_settings(write(content, mode=0o600))
 
 
-def test_load_settings_takes_a_readable_file_when_it_holds_no_secret(write: Write) -> None:
+@pytest.mark.parametrize("content", ["", "database_url:", "database_url: sqlite:////var/lib/tornado_ds/users.sqlite3"])
+def test_load_settings_takes_a_readable_file_when_it_holds_no_secret(write: Write, content: str) -> None:
     """Most configuration is nobody's secret."""
-    assert load_settings(write("workers: 2", mode=0o644)).workers == 2
+    assert load_settings(write(f"workers: 2\n{content}", mode=0o644)).workers == 2
 
 
 def test_load_settings_takes_an_empty_section_when_variables_fill_it(
