@@ -33,6 +33,7 @@ Event = Literal[
     "throttle.cleared",
     "key.rotated",
     "key.retired",
+    "database.upgraded",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
 

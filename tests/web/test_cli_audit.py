@@ -20,6 +20,7 @@ from tornado_ds.key_file import open_key_ring
 from tornado_ds.settings import Settings
 from tornado_ds.storage.audit import SQLAuditStore
 from tornado_ds.storage.database import COMMAND_SECONDS, Database, parse_url
+from tornado_ds.storage.schema import head_revision
 
 PASSWORD = "correct horse battery staple"
 OPERATOR = f"operator:{pwd.getpwuid(os.getuid()).pw_name}"
@@ -277,6 +278,29 @@ def test_keys_can_be_rotated_when_that_cannot_be_audited(
     assert "signs from" in output.out
     assert output.err.startswith("warning: this is not in the audit trail: the database failed: ")
     assert output.err.count("\n") == 1
+
+
+def test_upgrade_is_audited_when_it_changed_the_database(capsys: pytest.CaptureFixture[str]) -> None:
+    """From where to where, and by whom; to repeat it changes nothing, and leaves nothing."""
+    assert run("db", "downgrade", "0002", "--yes") == 0
+
+    assert run("db", "upgrade") == 0
+    assert run("db", "upgrade") == 0
+
+    assert trail(capsys) == [("database.upgraded", None, f"0002 to {head_revision()}")]
+    assert {row["actor"] for row in listed(capsys)} == {OPERATOR}
+
+
+def test_downgrade_is_logged_because_it_may_drop_the_trail(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line on stderr with what an entry would say; none when nothing was changed."""
+    assert run("db", "downgrade", "0002", "--yes") == 0
+    logged = capsys.readouterr().err
+    assert run("db", "downgrade", "0002", "--yes") == 0
+
+    assert logged.count("\n") == 1
+    for text in ("database.downgraded", OPERATOR, f"{head_revision()} to 0002"):
+        assert text in logged
+    assert capsys.readouterr().err == ""
 
 
 def run(*arguments: str) -> int:

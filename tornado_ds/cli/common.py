@@ -49,10 +49,15 @@ def with_services(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
         configure_logging(settings.log_format, level="warning")
         await prepare_database(settings)
         async with open_services(settings, seconds=COMMAND_SECONDS) as services:
-            with acting_as(Actor(name=f"operator:{_login_name()}")):
+            with acting_as(operator()):
                 return await action(services)
 
     return asyncio.run(run())
+
+
+def operator() -> Actor:
+    """Return whoever runs this process, as the audit trail names them."""
+    return Actor(name=f"operator:{_login_name()}")
 
 
 def with_users(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
