@@ -43,11 +43,13 @@ bench: install benchmarks/peers/.venv/installed benchmarks/peers/node_modules/.i
 torture: install
 	@$(BIN)/python -m torture $(ARGS)
 
-# The unit's program is not installed here, so another one stands in for it.
+# The unit's program is not installed here, so another one stands in for it. To systemd, what it
+# warns of is no failure.
 verify-unit:
 	@mkdir -p build
 	@sed 's#/opt/tornado_ds/bin/tornado-ds#/bin/true#' config/tornado_ds.service > build/tornado_ds.service
-	systemd-analyze verify build/tornado_ds.service
+	@command -v systemd-analyze >/dev/null || { echo "make verify-unit needs systemd-analyze" >&2; exit 1; }
+	! systemd-analyze verify build/tornado_ds.service 2>&1 | grep tornado_ds.service
 
 format: install
 	$(BIN)/ruff check --fix .
