@@ -17,7 +17,7 @@ from tornado_ds.errors import (
 )
 from tornado_ds.passwords import PasswordHasher, can_be_hashed, check_password, check_password_hash, is_password_hash
 from tornado_ds.sessions import OpenSession, Sessions
-from tornado_ds.throttle import UNKNOWN_SOURCE, Attempt, Source, Throttle
+from tornado_ds.throttle import Attempt, Source, SourceOf, Throttle, unknown_source
 from tornado_ds.tokens import Claims
 from tornado_ds.users import (
     User,
@@ -61,7 +61,7 @@ class Accounts:
         self._min_password_length = min_password_length
         self._metrics = metrics
 
-    async def authenticate(self, username: str, password: str, *, source: Source = UNKNOWN_SOURCE) -> User:
+    async def authenticate(self, username: str, password: str, *, source: SourceOf = unknown_source) -> User:
         """
         Return the user that *username* and *password* are of.
 
@@ -82,7 +82,7 @@ class Accounts:
         *,
         address: str = "",
         user_agent: str = "",
-        source: Source = UNKNOWN_SOURCE,
+        source: SourceOf = unknown_source,
     ) -> OpenSession:
         """
         Authenticate and open a session.
@@ -185,6 +185,8 @@ class Accounts:
         """
         Set the password *new* for somebody who knows *current*, and end all their sessions but *keep*.
 
+        Returns the user with that password.
+
         Raises:
             AuthenticationError: *current* is not right.
             ThrottledError: That was so too often lately, in the session *keep*.
@@ -192,7 +194,7 @@ class Accounts:
         """
         # Counted by the session: whoever guesses at the login cannot keep the
         # owner from changing the password, nor does a stolen session get more guesses.
-        user = await self.authenticate(username, current, source=Source(device=keep))
+        user = await self.authenticate(username, current, source=lambda _: Source(device=keep))
         return await self.set_password(user.username, new, keep=keep)
 
     async def remove(self, username: str) -> User:
@@ -210,7 +212,7 @@ class Accounts:
 
     @asynccontextmanager
     async def _verified(
-        self, username: str, password: str, source: Source
+        self, username: str, password: str, source: SourceOf
     ) -> AsyncIterator[tuple[User, Attempt, "_Patience"]]:
         """
         The user, the attempt that the body has to forgive, and how long it may ask the database for that.
@@ -222,7 +224,7 @@ class Accounts:
             with self._passwords.place():
                 async with patience.limit():
                     user = await self._users.get(username) if is_username(username) else None
-                attempt = await self._count(username, source, user, crowd, patience)
+                attempt = await self._count(username, source(user), user, crowd, patience)
                 under_way.enter_context(crowd.note())
                 with self._metrics.hashing_seconds.time():
                     is_right = await self._passwords.verify(password, user.password_hash if user else None)

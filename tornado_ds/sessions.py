@@ -60,9 +60,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSession:
-    """A live session with a token for it."""
+    """A live session with a token for it, and its user as they are now."""
 
     session: Session
+    user: User
     claims: Claims
     token: str
 
@@ -329,7 +330,7 @@ class Sessions:
 
     def _with_token(self, session: Session, user: User) -> OpenSession:
         claims = _claims(user, sid=session.sid, issued_at=self._now(), expires_at=session.token_expires_at)
-        return OpenSession(session=session, claims=claims, token=self._tokens.issue(claims))
+        return OpenSession(session=session, user=user, claims=claims, token=self._tokens.issue(claims))
 
     def _now(self) -> int:
         return int(self._clock.now())

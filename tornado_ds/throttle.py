@@ -51,6 +51,14 @@ class Source:
 
 UNKNOWN_SOURCE = Source()
 
+# A device is known to one account, so where an attempt comes from can be said once its user is known.
+SourceOf = Callable[[User | None], Source]
+
+
+def unknown_source(_: User | None) -> Source:
+    """Say nothing of where an attempt comes from."""
+    return UNKNOWN_SOURCE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:

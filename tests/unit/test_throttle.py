@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from http.cookies import SimpleCookie
 
@@ -19,6 +20,7 @@ from tornado_ds.users import User
 
 HERE = Source(address="203.0.113.9")
 ALICE = User("Alice", "no hash")
+BOB = User("bob", "no hash")
 
 
 @pytest.fixture
@@ -379,46 +381,71 @@ def test_wait_is_none_when_the_block_is_over(clock: ManualClock) -> None:
 
 def test_remember_makes_a_browser_known_for_that_account_alone(devices: Devices) -> None:
     """The cookie that alice's browser got helps in no other name."""
-    cookie = cookie_of(devices.remember("", "Alice"))
+    cookie = cookie_of(devices.remember("", ALICE))
 
-    device = devices.recognise(cookie, "alice")
+    device = devices.recognise(cookie, ALICE)
 
     assert device is not None
-    assert devices.recognise(cookie, "bob") is None
-    assert devices.recognise("", "alice") is None
+    assert devices.recognise(cookie, BOB) is None
+    assert devices.recognise("", ALICE) is None
 
 
 def test_remember_keeps_the_device_when_it_logs_in_again(devices: Devices) -> None:
     """Logging in again makes no new device."""
-    first = cookie_of(devices.remember("", "alice"))
+    first = cookie_of(devices.remember("", ALICE))
 
-    second = cookie_of(devices.remember(first, "ALICE"))
+    second = cookie_of(devices.remember(first, User("ALICE", ALICE.password_hash)))
 
-    assert devices.recognise(first, "alice") == devices.recognise(second, "alice") is not None
+    assert devices.recognise(first, ALICE) == devices.recognise(second, ALICE) is not None
 
 
 def test_remember_gives_every_browser_another_device(devices: Devices) -> None:
     """Two browsers of one account fail each for itself."""
-    first, second = (cookie_of(devices.remember("", "alice")) for _ in range(2))
+    first, second = (cookie_of(devices.remember("", ALICE)) for _ in range(2))
 
-    assert devices.recognise(first, "alice") != devices.recognise(second, "alice")
+    assert devices.recognise(first, ALICE) != devices.recognise(second, ALICE)
 
 
 def test_remember_knows_several_people_but_not_any_number(devices: Devices) -> None:
     """A family shares a browser; the cookie keeps those who logged in last."""
-    names = [f"user{number}" for number in range(MAX_ACCOUNTS + 2)]
+    people = [User(f"user{number}", "no hash") for number in range(MAX_ACCOUNTS + 2)]
     cookie = ""
-    for name in names:
-        cookie = cookie_of(devices.remember(cookie, name))
+    for each in people:
+        cookie = cookie_of(devices.remember(cookie, each))
 
-    known = [name for name in names if devices.recognise(cookie, name)]
+    known = [each for each in people if devices.recognise(cookie, each)]
 
-    assert names[2:] == known
+    assert people[2:] == known
+
+
+def test_remember_forgets_nobody_else_when_one_has_a_new_password(devices: Devices) -> None:
+    """However often somebody changes the password, the family that shares the browser stays known."""
+    family = [User(f"user{number}", "no hash") for number in range(MAX_ACCOUNTS)]
+    cookie = ""
+    for each in family:
+        cookie = cookie_of(devices.remember(cookie, each))
+
+    for number in range(MAX_ACCOUNTS):
+        cookie = cookie_of(devices.remember(cookie, replace(family[0], password_hash=f"hash {number}")))
+
+    assert family[1:] == [each for each in family if devices.recognise(cookie, each)]
+
+
+def test_recognise_knows_nobody_when_the_password_was_changed(devices: Devices) -> None:
+    """A device counts for the password by which it logged in, and is the same one after the next login."""
+    cookie = cookie_of(devices.remember("", ALICE))
+    changed = replace(ALICE, password_hash="another hash")
+
+    renewed = cookie_of(devices.remember(cookie, changed))
+
+    assert devices.recognise(cookie, changed) is None
+    assert devices.recognise(renewed, ALICE) is None
+    assert devices.recognise(cookie, ALICE) == devices.recognise(renewed, changed) is not None
 
 
 def test_remember_sets_a_cookie_that_only_this_server_gets(devices: Devices, clock: ManualClock) -> None:
     """It is out of reach for scripts and other hosts, lasts, and does not tell whose it is."""
-    header = devices.remember("", "alice")
+    header = devices.remember("", ALICE)
 
     morsel = SimpleCookie(header)["__Host-device"]
     expected = {"path": "/", "samesite": "Lax", "httponly": True, "secure": True, "domain": ""}
@@ -431,7 +458,7 @@ def test_remember_uses_a_plain_name_on_plain_http(hs256_key_ring: KeyRing, clock
     """Browsers refuse the prefix without https."""
     devices = Devices(DeviceCookie("http://localhost:8000"), keys=lambda: hs256_key_ring, clock=clock)
 
-    header = devices.remember("", "alice")
+    header = devices.remember("", ALICE)
 
     assert header.startswith("device=")
     assert "Secure" not in header
@@ -446,42 +473,45 @@ def test_remember_uses_a_plain_name_on_plain_http(hs256_key_ring: KeyRing, clock
         pytest.param(lambda cookie: f"{cookie}; {cookie}", id="twice"),
         pytest.param(lambda cookie: cookie.replace("__Host-device", "device"), id="other-name"),
         pytest.param(lambda cookie: "__Host-device=" + "~" * 10_000, id="separators"),
-        pytest.param(lambda cookie: "__Host-device=" + "A" * 22 + "." + "A" * 43, id="invented"),
+        pytest.param(lambda cookie: "__Host-device=" + "A" * 22 + ("." + "A" * 43) * 2, id="invented"),
         pytest.param(lambda cookie: "__Host-device=" + "~".join(["x"] * 4 + [cookie[14:]]), id="behind-too-many"),
         pytest.param(lambda cookie: cookie.replace(".", "\ud800"), id="lone-surrogate"),
+        pytest.param(lambda cookie: cookie.rpartition(".")[0], id="without-the-password"),
+        pytest.param(lambda cookie: ".".join([*cookie.split(".")[:2], cookie.split(".")[1]]), id="account-as-password"),
+        pytest.param(lambda cookie: ".".join([cookie.split(".")[0], *cookie.split(".")[:0:-1]]), id="seals-swapped"),
     ],
 )
 def test_recognise_knows_nobody_when_the_cookie_is_spoiled(devices: Devices, spoil: Callable[[str], str]) -> None:
     """Only what this server sealed counts."""
-    cookie = cookie_of(devices.remember("", "alice"))
+    cookie = cookie_of(devices.remember("", ALICE))
 
-    assert devices.recognise(spoil(cookie), "alice") is None
+    assert devices.recognise(spoil(cookie), ALICE) is None
 
 
 def test_recognise_still_knows_a_browser_when_keys_were_rotated(
     devices: Devices, hs256_key_ring: KeyRing, other_ring: KeyRing, clock: ManualClock
 ) -> None:
     """A seal is good until its key is retired."""
-    cookie = cookie_of(devices.remember("", "alice"))
+    cookie = cookie_of(devices.remember("", ALICE))
     rotated = KeyRing([*hs256_key_ring.keys, *other_ring.keys])
 
     after_rotation = Devices(DeviceCookie("https://app.example.com"), keys=lambda: rotated, clock=clock)
     after_retirement = Devices(DeviceCookie("https://app.example.com"), keys=lambda: other_ring, clock=clock)
 
-    assert after_rotation.recognise(cookie, "alice") is not None
-    assert after_retirement.recognise(cookie, "alice") is None
+    assert after_rotation.recognise(cookie, ALICE) is not None
+    assert after_retirement.recognise(cookie, ALICE) is None
 
 
 def test_device_and_token_never_pass_for_each_other(devices: Devices, tokens: TokenService, claims: Claims) -> None:
     """The same key ring is behind both, but for different purposes."""
-    value = cookie_of(devices.remember("", "alice")).removeprefix("__Host-device=")
+    value = cookie_of(devices.remember("", ALICE)).removeprefix("__Host-device=")
     token = tokens.issue(claims)
     header, payload, signature = token.split(".")
     device = value.split(".")[0]
 
-    assert devices.recognise(f"__Host-device={token}", "alice") is None
-    assert devices.recognise(f"__Host-device={device}.{signature}", "alice") is None
-    for forged in (value, f"{header}.{payload}.{value.split('.')[1]}"):
+    assert devices.recognise(f"__Host-device={token}", ALICE) is None
+    assert devices.recognise(f"__Host-device={device}.{signature}.{signature}", ALICE) is None
+    for forged in (value, *(f"{header}.{payload}.{seal}" for seal in value.split(".")[1:])):
         with pytest.raises(InvalidTokenError):
             tokens.verify(forged)
 

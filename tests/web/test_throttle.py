@@ -1,6 +1,7 @@
 """Too many failed logins, as browsers and deepstream see it."""
 
 import asyncio
+import hashlib
 import sqlite3
 from base64 import b64encode
 from collections import Counter
@@ -20,6 +21,7 @@ from tests.web.conftest import SECRET, NewBrowser
 from tornado_ds.app import open_services
 from tornado_ds.errors import ThrottledError
 from tornado_ds.gate import Verdict
+from tornado_ds.passwords import legacy_hash
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings, WebhookSettings
 from tornado_ds.users import User
@@ -195,6 +197,62 @@ async def test_login_blocks_a_known_browser_alone_when_it_fails(browser: Browser
     assert (await log_in(browser, "bob")).code == 303
 
 
+async def test_login_forgets_devices_when_the_password_was_changed(
+    browser: Browser, new_browser: NewBrowser, services: Services
+) -> None:
+    """Whoever logged in twenty times with a leaked password has five guesses at the next one, as anybody has."""
+    known = [new_browser() for _ in range(20)]
+    for each in known:
+        await log_in(each, "alice")
+        del each.cookies["access_token"]
+    await services.accounts.set_password("alice", NEW)
+
+    statuses = [(await log_in(each, "alice", WRONG)).code for each in known]
+
+    assert statuses == [403] * 5 + [429] * 15
+
+
+async def test_login_still_knows_the_browser_in_which_the_password_was_changed(
+    browser: Browser, new_browser: NewBrowser
+) -> None:
+    """Strangers cannot keep somebody out who has a new password."""
+    await log_in(browser, "alice")
+    await browser.submit("/account/password", {"current_password": PASSWORD, "new_password": NEW})
+    await browser.submit("/logout", {})
+    assert await fail(new_browser(), 6) == [403] * 5 + [429]
+
+    response = await log_in(browser, "alice", NEW)
+
+    assert response.code == 303
+
+
+async def test_login_still_knows_a_browser_when_its_login_replaced_the_hash(
+    browser: Browser, new_browser: NewBrowser, services: Services
+) -> None:
+    """A better hash of the same password is no new password."""
+    await services.users.add([User("carol", hash_of_deepstream(PASSWORD))])
+    await log_in(browser, "carol")
+    del browser.cookies["access_token"]
+    assert await fail(new_browser(), 6, "carol") == [403] * 5 + [429]
+
+    response = await log_in(browser, "carol")
+
+    assert response.code == 303
+
+
+async def test_login_treats_a_known_browser_as_a_stranger_when_the_account_is_gone(
+    browser: Browser, new_browser: NewBrowser, services: Services
+) -> None:
+    """Its answers are those for a name that never was, and they are counted together with a stranger's."""
+    await log_in(browser, "alice")
+    del browser.cookies["access_token"]
+    await services.accounts.remove("alice")
+
+    statuses = await fail(browser, 3) + await fail(new_browser(), 3)
+
+    assert statuses == [403] * 5 + [429]
+
+
 async def test_login_sets_a_device_cookie_that_survives_the_logout(browser: Browser) -> None:
     """It lasts, is out of reach for scripts, and does not say whose it is."""
     response = await log_in(browser, "alice")
@@ -347,6 +405,12 @@ async def test_count_takes_a_login_back_that_was_good(browser: Browser, services
         await log_in(browser, name, PASSWORD)
 
     assert await services.throttle.list(limit=10) == []
+
+
+def hash_of_deepstream(password: str) -> str:
+    """Return a hash of deepstream's own kind, which the next login replaces."""
+    key = hashlib.pbkdf2_hmac("sha1", password.encode(), b"salt", 10, 32)
+    return legacy_hash(f"{b64encode(key).decode()}salt", algorithm="sha1", iterations=10, key_length=32)
 
 
 async def take_place(services: Services, is_over: asyncio.Event) -> None:

@@ -83,7 +83,7 @@ class PasswordHandler(AccountHandler):
         accounts, name = self.services.accounts, self.claims.username
         current, new = form_field(self.request, "current_password"), form_field(self.request, "new_password")
         try:
-            await accounts.change_password(name, current=current, new=new, keep=self.claims.sid)
+            user = await accounts.change_password(name, current=current, new=new, keep=self.claims.sid)
             opened = await accounts.renew(self.claims)
         except AuthenticationError:
             self.set_status(403)
@@ -104,6 +104,7 @@ class PasswordHandler(AccountHandler):
             self.redirect("/login", status=303)
         else:
             self.set_session_cookie(opened)
+            self.remember_device(user)
             self.redirect("/account?notice=password", status=303)
 
 

@@ -17,6 +17,7 @@ from tornado_ds.handlers.headers import HSTS, SECURITY_HEADERS, content_security
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
 from tornado_ds.tokens import Claims
+from tornado_ds.users import User
 
 log = structlog.get_logger("web")
 
@@ -79,6 +80,11 @@ class BaseHandler(RequestHandler):
         return mode == "navigate" if mode else "text/html" in self.request.headers.get("Accept", "")
 
     @property
+    def cookie_header(self) -> str:
+        """All cookies that the browser sent."""
+        return self.request.headers.get("Cookie", "")
+
+    @property
     def client_address(self) -> str:
         """The address that the request came from, behind proxies that we trust."""
         return client_address(self.request, self.application.settings["trusted_proxies"])
@@ -90,7 +96,7 @@ class BaseHandler(RequestHandler):
         Raises:
             StorageError: The user has changed, and the store does not answer.
         """
-        token = self.services.cookie.read(self.request.headers.get("Cookie", ""))
+        token = self.services.cookie.read(self.cookie_header)
         if token is None:
             return Check(denial="not_logged_in")
         check = self.services.checker.check(token)
@@ -113,6 +119,10 @@ class BaseHandler(RequestHandler):
         """Give the browser the token of *opened*."""
         header = self.services.cookie.set_header(opened.token, expires_at=opened.claims.expires_at)
         self.add_header("Set-Cookie", header)
+
+    def remember_device(self, user: User) -> None:
+        """Recognise the browser from now on: *user* has just logged in with it, or set the password that they have."""
+        self.add_header("Set-Cookie", self.services.devices.remember(self.cookie_header, user))
 
     def clear_session_cookie(self) -> None:
         """Take the token from the browser."""

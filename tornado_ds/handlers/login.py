@@ -8,6 +8,7 @@ from tornado_ds.errors import AuthenticationError, OverloadedError, ThrottledErr
 from tornado_ds.handlers.base import RETRY_AFTER_SECONDS, BaseHandler, spelled_out
 from tornado_ds.handlers.forms import MAX_FIELD_BYTES, UNREADABLE, form_field
 from tornado_ds.throttle import Source
+from tornado_ds.users import User
 
 log = structlog.get_logger("login")
 
@@ -48,15 +49,13 @@ class HandleLoginHandler(LoginHandler):
         fields = self._fields()
         username, password = fields["username"], fields["password"]
         target = local_path(fields["next"])
-        cookies = self.request.headers.get("Cookie", "")
-        device = self.services.devices.recognise(cookies, username)
         try:
             opened = await self.services.accounts.log_in(
                 username,
                 password,
                 address=self.client_address,
                 user_agent=self.request.headers.get("User-Agent", ""),
-                source=Source(address=self.client_address, device=device),
+                source=self._source,
             )
         except AuthenticationError:
             self._refuse(403, "invalid_credentials", _WRONG, target=target, name=username)
@@ -78,11 +77,15 @@ class HandleLoginHandler(LoginHandler):
         self.act_as(opened.claims)
         await self._end_previous_session()
         self.set_session_cookie(opened)
-        self.add_header("Set-Cookie", self.services.devices.remember(cookies, opened.claims.username))
+        self.remember_device(opened.user)
         if self.wants_json:
             self.write_json({"username": opened.claims.username, "expiresAt": opened.claims.expires_at * 1000})
         else:
             self.redirect(target, status=303)
+
+    def _source(self, user: User | None) -> Source:
+        device = None if user is None else self.services.devices.recognise(self.cookie_header, user)
+        return Source(address=self.client_address, device=device)
 
     def _refuse(self, status: int, code: str, message: str, *, target: str, name: str) -> None:
         if self.wants_json:
