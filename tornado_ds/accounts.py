@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from tornado_ds.audit import ANONYMOUS, Actor, Audit, AuditEntry, Event, acting_as
 from tornado_ds.errors import (
@@ -26,7 +27,6 @@ from tornado_ds.users import (
     check_data,
     check_username,
     is_username,
-    username_key,
     with_data,
 )
 
@@ -54,7 +54,7 @@ class Accounts:
     ) -> None:
         self._users = users
         self._throttle = throttle
-        self._crowds: dict[str, _Crowd] = {}
+        self._crowds: WeakValueDictionary[str, _Crowd] = WeakValueDictionary()
         self._passwords = passwords
         self._sessions = sessions
         self._audit = audit
@@ -220,12 +220,13 @@ class Accounts:
         Until the body is over, the attempt is under way.
         """
         patience = _Patience()
-        with self._crowd_of(username) as crowd, ExitStack() as under_way:
+        with ExitStack() as under_way:
             with self._passwords.place():
                 async with patience.limit():
                     user = await self._users.get(username) if is_username(username) else None
-                attempt = await self._count(username, source(user), user, crowd, patience)
-                under_way.enter_context(crowd.note())
+                attempt = self._throttle.attempt(username, source(user), user=user)
+                for crowd in await self._count(attempt, user, patience):
+                    under_way.enter_context(crowd.note())
                 with self._metrics.hashing_seconds.time():
                     is_right = await self._passwords.verify(password, user.password_hash if user else None)
             if user is None or not is_right or user.is_disabled:
@@ -238,34 +239,26 @@ class Accounts:
                 self._throttle.owe(attempt)
                 raise
 
-    async def _count(
-        self, username: str, source: Source, user: User | None, crowd: "_Crowd", patience: "_Patience"
-    ) -> Attempt:
+    async def _count(self, attempt: Attempt, user: User | None, patience: "_Patience") -> Collection["_Crowd"]:
+        """Count *attempt*, and return the crowds that it belongs to from then on."""
+        crowds: dict[str, _Crowd] = {
+            bucket.kind: self._crowds.setdefault(bucket.key, _Crowd()) for bucket in attempt.buckets
+        }
         # An attempt counts as failed until it has proved good, so many good
         # logins at one moment look like guesses: wait how the others end.
         while True:
-            ended = crowd.ended
+            ended = {kind: crowd.ended for kind, crowd in crowds.items()}
             try:
                 async with patience.limit():
-                    return await self._throttle.count(username, source, user=user)
+                    await self._throttle.count(attempt)
+                return crowds.values()
             except ThrottledError as exc:
+                crowd = crowds[exc.kind]
                 if crowd.under_way:
                     await asyncio.wait(crowd.under_way, return_when=asyncio.FIRST_COMPLETED)
-                elif crowd.ended == ended:
+                elif crowd.ended == ended[exc.kind]:
                     self._note("login.throttled", user, f"by {exc.kind}")
                     raise
-
-    @contextmanager
-    def _crowd_of(self, username: str) -> Iterator["_Crowd"]:
-        key = username_key(username)
-        crowd = self._crowds.setdefault(key, _Crowd())
-        crowd.size += 1
-        try:
-            yield crowd
-        finally:
-            crowd.size -= 1
-            if not crowd.size:
-                del self._crowds[key]
 
     async def _change(self, username: str, changes: UserChanges, *, keep: str | None) -> User:
         if changes.password_hash is not None:
@@ -365,10 +358,9 @@ class _Patience:
 
 
 class _Crowd:
-    """The attempts on one account in this process."""
+    """The attempts in this process that count in one place: an account, a device or an address."""
 
     def __init__(self) -> None:
-        self.size = 0
         self.ended = 0
         self.under_way: set[asyncio.Future[None]] = set()
 

@@ -160,7 +160,7 @@ class ThrottleStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A login that was counted as failed before it was tried; *buckets* say where, and are empty themselves."""
+    """A login that counts as failed until it has proved good; *buckets* say where, and are empty themselves."""
 
     buckets: Sequence[Bucket]
 
@@ -178,18 +178,21 @@ class Throttle:
         self._clock = clock
         self._owed: Counter[str] = Counter()
 
-    async def count(self, username: str, source: Source = UNKNOWN_SOURCE, *, user: User | None) -> Attempt:
-        """
-        Count an attempt at *username*, whose *user* is None if nobody has the name.
+    def attempt(self, username: str, source: Source = UNKNOWN_SOURCE, *, user: User | None) -> Attempt:
+        """Return an attempt at *username*, whose *user* is None if nobody has the name; it has yet to be counted."""
+        return Attempt(self._buckets(username, source, user))
 
-        It is counted before it is tried, since attempts that run at the same time
+    async def count(self, attempt: Attempt) -> None:
+        """
+        Count *attempt* as failed.
+
+        That is done before it is tried, since attempts that run at the same time
         have to know of each other. `forgive` takes it back if it was good.
 
         Raises:
             ThrottledError: It must not be tried now; it was not counted, so that trying does not prolong the wait.
         """
         now = self._clock.now()
-        attempt = Attempt(self._buckets(username, source, user))
         owed = Counter({bucket.key: self._owed[bucket.key] for bucket in attempt.buckets})
         async with self._store.transaction():
             taken = await self._store.take(attempt.buckets)
@@ -197,7 +200,6 @@ class Throttle:
             _check(buckets, now)
             await self._store.put([bucket.counted(now) for bucket in buckets])
         self._owed -= owed
-        return attempt
 
     async def forgive(self, attempt: Attempt) -> None:
         """Clear the bucket of the account or device that *attempt* was counted in, and take it back elsewhere."""

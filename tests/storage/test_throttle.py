@@ -15,7 +15,7 @@ from tornado_ds.keys import KeyRing
 from tornado_ds.storage.database import Database, parse_url
 from tornado_ds.storage.memory import MemoryThrottleStore
 from tornado_ds.storage.throttle import SQLThrottleStore
-from tornado_ds.throttle import Bucket, Source, Throttle, ThrottleStore
+from tornado_ds.throttle import UNKNOWN_SOURCE, Bucket, Source, Throttle, ThrottleStore
 
 pytestmark = pytest.mark.gen_test(timeout=30)
 
@@ -49,6 +49,11 @@ async def fill(store: ThrottleStore, *buckets: Bucket) -> None:
     async with store.transaction():
         await store.take(buckets)
         await store.put(buckets)
+
+
+async def count(throttle: Throttle, username: str, source: Source = UNKNOWN_SOURCE) -> None:
+    """Count one attempt at a name that nobody has."""
+    await throttle.count(throttle.attempt(username, source, user=None))
 
 
 async def keys_in(store: ThrottleStore) -> list[str]:
@@ -147,11 +152,11 @@ async def test_count_leaves_no_trace_when_it_refuses(
     throttle = Throttle(store, keys=lambda: key_ring, clock=clock)
     source = Source(address="203.0.113.9")
     for number in range(30):
-        await throttle.count(f"name{number}", source, user=None)
+        await count(throttle, f"name{number}", source)
     before = await store.list(limit=100)
 
     with pytest.raises(ThrottledError):
-        await throttle.count("another", source, user=None)
+        await count(throttle, "another", source)
 
     assert len(before) == 31
     assert before == await store.list(limit=100)
@@ -166,7 +171,7 @@ async def test_count_lets_five_through_when_two_servers_are_asked_at_the_same_ti
     source = Source(address="203.0.113.9")
 
     results = await asyncio.gather(
-        *(servers[number % 2].count("alice", source, user=None) for number in range(24)), return_exceptions=True
+        *(count(servers[number % 2], "alice", source) for number in range(24)), return_exceptions=True
     )
 
     for database in databases:
@@ -184,10 +189,11 @@ async def test_count_lets_thirty_through_when_many_names_come_from_one_address(
     throttle = Throttle(SQLThrottleStore(database), keys=lambda: key_ring, clock=clock)
     source = Source(address="203.0.113.9")
     for number in range(25):
-        await throttle.count(f"name{number}", source, user=None)
+        await count(throttle, f"name{number}", source)
 
     results = await asyncio.gather(
-        *(throttle.count(f"other{number}", source, user=None) for number in range(12)), return_exceptions=True
+        *(count(throttle, f"other{number}", source) for number in range(12)),
+        return_exceptions=True,
     )
 
     await database.close()
@@ -216,6 +222,6 @@ async def test_count_fails_when_the_database_fails(tmp_path: Path, key_ring: Key
     throttle = Throttle(SQLThrottleStore(database), keys=lambda: key_ring, clock=clock)
 
     with pytest.raises(StorageError):
-        await throttle.count("alice", user=None)
+        await count(throttle, "alice")
 
     await database.close()

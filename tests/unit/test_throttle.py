@@ -43,7 +43,9 @@ def devices(hs256_key_ring: KeyRing, clock: ManualClock) -> Devices:
 
 def attempt(throttle: Throttle, name: str = "alice", source: Source = HERE, *, user: User | None = None) -> Attempt:
     """Count one attempt."""
-    return asyncio.run(throttle.count(name, source, user=user))
+    counted = throttle.attempt(name, source, user=user)
+    asyncio.run(throttle.count(counted))
+    return counted
 
 
 def wait_for(throttle: Throttle, name: str = "alice", source: Source = HERE) -> int:

@@ -34,12 +34,13 @@ def _failures(settings: Settings) -> None:
     async def run() -> None:
         async with open_services(settings) as services:
             alice = await services.accounts.add("Alice", "correct horse battery staple")
+            throttle = services.throttle
             here, device = Source(address="2001:db8::1"), Source(device="firefox")
             for _ in range(5):
-                await services.throttle.count("alice", here, user=alice)
-            await services.throttle.count("alice", device, user=alice)
+                await throttle.count(throttle.attempt("alice", here, user=alice))
+            await throttle.count(throttle.attempt("alice", device, user=alice))
             for name in ("nobody", "eve"):
-                await services.throttle.count(name, user=None)
+                await throttle.count(throttle.attempt(name, user=None))
 
     run_now(run)
 

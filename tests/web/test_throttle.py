@@ -154,6 +154,39 @@ async def test_all_logins_are_good_when_one_account_logs_in_many_times_at_once(
     assert Counter(response.code for response in responses) == {303: 16}
 
 
+@pytest.mark.untraced
+async def test_all_logins_are_good_when_many_people_at_one_address_log_in_at_once(
+    browser: Browser, services: Services
+) -> None:
+    """An office in which some mistype throttles nobody whose password is right: they wait how the others end."""
+    client = AsyncHTTPClient(force_instance=True, max_clients=50)
+    crowd = Browser(client, browser.base_url)
+    people = [User(f"user{number}", await services.passwords.hash(PASSWORD)) for number in range(16)]
+    await services.users.add(people)
+    assert [(await log_in(browser, f"name{number}", WRONG)).code for number in range(28)] == [403] * 28
+
+    responses = await asyncio.gather(*(log_in(crowd, each.username) for each in people))
+
+    client.close()
+    assert Counter(response.code for response in responses) == {303: 16}
+
+
+@pytest.mark.untraced
+async def test_login_tries_two_of_sixteen_names_when_an_address_has_two_attempts_left(
+    browser: Browser, services: Services
+) -> None:
+    """Whoever waits at an address, how the others end, is turned away when these were wrong too."""
+    client = AsyncHTTPClient(force_instance=True, max_clients=50)
+    crowd = Browser(client, browser.base_url)
+    assert [(await log_in(browser, f"name{number}", WRONG)).code for number in range(28)] == [403] * 28
+
+    responses = await asyncio.gather(*(log_in(crowd, f"other{number}", WRONG) for number in range(16)))
+
+    client.close()
+    assert Counter(response.code for response in responses) == {403: 2, 429: 14}
+    assert services.passwords.pending == 0
+
+
 async def test_login_counts_nothing_when_all_places_are_taken(browser: Browser, services: Services) -> None:
     """An overloaded server answers 503, and holds it against nobody."""
     is_over = asyncio.Event()
