@@ -228,7 +228,11 @@ class Accounts:
                 for crowd in await self._count(attempt, user, patience):
                     under_way.enter_context(crowd.note())
                 with self._metrics.hashing_seconds.time():
-                    is_right = await self._passwords.verify(password, user.password_hash if user else None)
+                    is_right = await self._passwords.verify(
+                        password,
+                        user.password_hash if user else None,
+                        is_welcome=user is not None and not user.is_disabled,
+                    )
             if user is None or not is_right or user.is_disabled:
                 raise self._failure(user, _why_not(user, is_right=is_right))
             try:

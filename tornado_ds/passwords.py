@@ -72,17 +72,19 @@ class PasswordHasher:
         """
         return await self._run(self.hash_now, password)
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
+    async def verify(self, password: str, password_hash: str | None, *, is_welcome: bool = True) -> bool:
         """
         True if *password* is the one behind *password_hash*.
 
         Takes the same time whether it is or not; also for None (no such user),
-        for a malformed hash, and for a password that no hash can be of.
+        for a malformed hash, and for a password that no hash can be of. With a
+        hash that is cheaper than ours, a right one takes less unless *is_welcome*
+        is False: for somebody who is let in, it is hashed anew after that.
 
         Raises:
             OverloadedError: Too many passwords wait already; nothing was tried.
         """
-        return await self._run(self._verify_now, password, password_hash)
+        return await self._run(self._verify_now, password, password_hash, is_welcome)
 
     def hash_now(self, password: str) -> str:
         """Return a bcrypt hash of *password*, worked out in the calling thread."""
@@ -130,7 +132,7 @@ class PasswordHasher:
         with self.place():
             return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
-    def _verify_now(self, password: str, password_hash: str | None) -> bool:
+    def _verify_now(self, password: str, password_hash: str | None, is_welcome: bool) -> bool:
         # Hashing costs the same whether or not the user exists, so response time
         # does not tell a stranger which names are taken.
         cost = None if password_hash is None or not can_be_hashed(password) else _cost_of(password_hash)
@@ -139,7 +141,7 @@ class PasswordHasher:
         else:
             bcrypt.checkpw(b"any", self._dummy)
             is_right = password_hash is not None and _is_legacy_right(password, password_hash)
-        if not is_right and cost is not None:
+        if cost is not None and not (is_right and is_welcome):
             self._pad(cost)
         return is_right
 

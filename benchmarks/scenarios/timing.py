@@ -108,6 +108,13 @@ def _kinds() -> list[Kind]:
             stored=good,
             disabled_at=1,
         ),
+        Kind(
+            label=f"disabled user, right password, hash of cost {CHEAP_COST}",
+            name=next(names),
+            password=PASSWORD,
+            stored=cheap,
+            disabled_at=1,
+        ),
         Kind(label="malformed hash in the store", name=next(names), stored=good[:-1]),
         Kind(label=f"wrong password, hash of cost {CHEAP_COST}", name=next(names), stored=cheap),
         Kind(label="over-long password", name=next(names), password="a" * 2_000, stored=good),

@@ -1,11 +1,15 @@
 import asyncio
+import hashlib
 import html
 import json
 import re
 import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
+import bcrypt
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
@@ -15,14 +19,47 @@ from tornado.httpclient import HTTPResponse
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.fakes import ManualClock
-from tests.unit.test_passwords import SAMPLE_HASH
+from tests.unit.test_passwords import SAMPLE_HASH, hash_at
 from tests.web.browser import FORM, JSON, PAGE, PASSWORD, SCRIPT, Browser, json_of, session_cookie
 from tornado_ds.errors import OverloadedError
 from tornado_ds.handlers.login import local_path
 from tornado_ds.services import Services
+from tornado_ds.settings import PasswordSettings
 from tornado_ds.users import User, UserChanges
 
 EXPIRES = "Fri, 15 Jan 2027 20:00:00 GMT"  # 12 hours after ManualClock begins.
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How much was worked out so far: rounds of bcrypt's, which are 2 to the power of the cost, and of PBKDF2's."""
+    done: Counter[str] = Counter()
+    for name in ("checkpw", "hashpw"):
+        monkeypatch.setattr(bcrypt, name, counted(getattr(bcrypt, name), done))
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted_pbkdf2(done))
+    return done
+
+
+def counted(bcrypts: Callable[[bytes, bytes], Any], done: Counter[str]) -> Callable[[bytes, bytes], Any]:
+    """Return *bcrypts* so that it counts its rounds."""
+
+    def count(password: bytes, salt: bytes) -> Any:
+        done["bcrypt"] += 1 << int(salt[4:6])
+        return bcrypts(password, salt)
+
+    return count
+
+
+def counted_pbkdf2(done: Counter[str]) -> Callable[[str, bytes, bytes, int, int], bytes]:
+    """Return PBKDF2 so that it counts its rounds."""
+    pbkdf2 = hashlib.pbkdf2_hmac
+
+    def count(digest: str, password: bytes, salt: bytes, iterations: int, length: int) -> bytes:
+        # With one round it is only asked whether there is such a digest.
+        done["pbkdf2"] += iterations if iterations > 1 else 0
+        return pbkdf2(digest, password, salt, iterations, length)
+
+    return count
 
 
 def input_value(page: HTTPResponse, name: str) -> str:
@@ -250,6 +287,32 @@ async def test_login_refuses_a_disabled_account_like_a_wrong_password(
 
     assert (wrong.code, disabled.code) == (403, 403)
     assert wrong.body == disabled.body
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("overrides", [{"passwords": PasswordSettings(bcrypt_cost=6, allow_weak_cost=True)}])
+@pytest.mark.parametrize(
+    ("password", "password_hash"),
+    [
+        pytest.param(PASSWORD, hash_at(4, PASSWORD), id="cheaper-than-ours"),
+        pytest.param(PASSWORD, hash_at(6, PASSWORD), id="as-dear-as-ours"),
+        pytest.param("password", SAMPLE_HASH, id="legacy"),
+    ],
+)
+async def test_login_works_as_hard_for_a_disabled_account_as_for_a_wrong_password(
+    browser: Browser, services: Services, work: Counter[str], password: str, password_hash: str
+) -> None:
+    """Nobody learns by the time it takes that the password of a disabled account was right."""
+    await services.users.add([User("alice", password_hash), User("bob", password_hash, disabled_at=1)])
+    wrong = await browser.log_in("alice", "wrong password")
+    for_a_wrong_one = Counter(work)
+    work.clear()
+
+    disabled = await browser.log_in("bob", password)
+
+    assert (wrong.code, disabled.code) == (403, 403)
+    assert for_a_wrong_one == work
+    assert work["bcrypt"] == 2**6
 
 
 @pytest.mark.gen_test
