@@ -227,7 +227,7 @@ class Accounts:
                 attempt = self._throttle.attempt(username, source(user), user=user)
                 for crowd in await self._count(attempt, user, patience):
                     under_way.enter_context(crowd.note())
-                with self._metrics.hashing_seconds.time():
+                with self._owing(attempt), self._metrics.hashing_seconds.time():
                     is_right = await self._passwords.verify(
                         password,
                         user.password_hash if user else None,
@@ -235,13 +235,19 @@ class Accounts:
                     )
             if user is None or not is_right or user.is_disabled:
                 raise self._failure(user, _why_not(user, is_right=is_right))
-            try:
+            with self._owing(attempt):
                 if self._passwords.needs_rehash(user.password_hash):
                     await self._rehash(user, password, patience)
                 yield user, attempt, patience
-            except (StorageError, asyncio.CancelledError):
-                self._throttle.owe(attempt)
-                raise
+
+    @contextmanager
+    def _owing(self, attempt: Attempt) -> Iterator[None]:
+        """An attempt that is cut short in the body is forgiven later: it may have been good, and nobody heard of it."""
+        try:
+            yield
+        except (StorageError, asyncio.CancelledError):
+            self._throttle.owe(attempt)
+            raise
 
     async def _count(self, attempt: Attempt, user: User | None, patience: "_Patience") -> Collection["_Crowd"]:
         """Count *attempt*, and return the crowds that it belongs to from then on."""
