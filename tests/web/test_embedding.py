@@ -3,7 +3,14 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.live.servers import AuthServer, Server, fetch
+from tests.web.browser import Browser
+from tornado_ds.gate import MAX_BODY_BYTES
+from tornado_ds.handlers.base import BaseHandler
+from tornado_ds.handlers.routes import WebApplication, make_app
+from tornado_ds.services import Services
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
 PASSWORD = "correct horse battery staple"
@@ -15,6 +22,41 @@ USERS = [
 ]
 
 HTML = {"Accept": "text/html"}
+
+UPLOAD = {"Content-Type": "multipart/form-data; boundary=a"}
+FILE = b'--a\r\nContent-Disposition: form-data; name="photo"; filename="a.png"\r\n\r\n%b\r\n--a--\r\n'
+
+
+class PhotoHandler(BaseHandler):
+    """A handler of somebody else, which takes files."""
+
+    async def post(self) -> None:
+        [photo] = self.request.files["photo"]
+        self.write_json({"name": photo.filename, "size": len(photo.body)})
+
+
+@pytest.fixture
+def app(services: Services) -> WebApplication:
+    """An application of somebody else around ours."""
+    return make_app(services, extra_handlers=[(r"/photos", PhotoHandler)])
+
+
+@pytest.mark.gen_test
+async def test_upload_reaches_a_handler_of_the_embedder(browser: Browser) -> None:
+    """What our own handlers refuse is theirs to allow, and nothing global stands in the way."""
+    response = await browser.fetch("POST", "/photos", headers=UPLOAD, body=FILE % b"pixels")
+
+    assert response.code == 200
+    assert json.loads(response.body) == {"name": "a.png", "size": 6}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/photos", "/handle-login", "/nowhere"])
+async def test_upload_is_too_large_like_any_other_body(browser: Browser, path: str) -> None:
+    """Its size is looked at first."""
+    response = await browser.fetch("POST", path, headers=UPLOAD, body=FILE % (b"x" * MAX_BODY_BYTES))
+
+    assert response.code == 413
 
 
 def test_program_of_the_page_protects_its_routes_when_it_is_run_as_it_stands(tmp_path: Path) -> None:

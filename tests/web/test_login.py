@@ -190,6 +190,28 @@ def test_login_says_no_whatever_is_sent(
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("multipart/form-data; boundary=a", id="as-browsers-write-it"),
+        pytest.param("Multipart/Form-Data; boundary=a", id="capitals"),
+        pytest.param("multipart/form-data", id="no-boundary"),
+        pytest.param("multipart/mixed; boundary=a", id="mixed"),
+    ],
+)
+async def test_login_is_refused_when_the_form_is_multipart(browser: Browser, alice: User, kind: str) -> None:
+    """Nobody needs that parser to log in, so strangers do not get at it, even with the right password."""
+    part = '--a\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    body = part.format("username", "alice") + part.format("password", PASSWORD) + "--a--\r\n"
+
+    response = await browser.fetch("POST", "/handle-login", headers=PAGE | {"Content-Type": kind}, body=body.encode())
+
+    assert response.code == 415
+    assert session_cookie(response) is None
+    assert "This address does not take files" in response.body.decode()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
     "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "/\t/evil.example", "/\r\nX: y", "\0"]
 )
 async def test_login_goes_nowhere_else_when_next_is_a_trap(browser: Browser, alice: User, target: str) -> None:

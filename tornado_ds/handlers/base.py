@@ -28,6 +28,8 @@ _MESSAGES = {
     403: "You are not allowed to do that.",
     404: "There is nothing at this address.",
     405: "This address does not take requests of that kind.",
+    413: "That is more than this address takes.",
+    415: "This address does not take files.",
     503: "We cannot answer just now. Please try again in a moment.",
 }
 

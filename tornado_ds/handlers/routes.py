@@ -35,14 +35,26 @@ Route = tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict
 
 
 class WebApplication(Application):
-    """Tornado's application, with `/check-token` carried straight to the gate and every body bounded."""
+    """
+    Tornado's application, with `/check-token` carried straight to the gate and every body bounded.
 
-    def __init__(self, services: Services, routes: Sequence[Route], *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    *extra_handlers* come before *routes*, and only they get multipart bodies.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        routes: Sequence[Route],
+        extra_handlers: Sequence[Route] = (),
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self.services = services
         self.max_body_bytes = max_body_bytes
         self.in_flight = InFlight()
+        self._take_no_files = {NotFoundHandler, *(route[1] for route in routes)}
         super().__init__(
-            [_with_services(route, services) for route in routes],
+            [_with_services(route, services) for route in [*extra_handlers, *routes]],
             default_handler_class=NotFoundHandler,
             default_handler_args={"services": services},
             template_path=str(resource("templates")),
@@ -55,6 +67,16 @@ class WebApplication(Application):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         return _BoundedRequest(self, super().start_request(server_conn, request_conn), request_conn)
+
+    def get_handler_delegate(
+        self, request: HTTPServerRequest, target_class: type[RequestHandler], *arguments: Any, **more: Any
+    ) -> Any:
+        kind = request.headers.get("Content-Type", "")
+        if target_class in self._take_no_files and kind[:10].lower() == "multipart/":
+            # By this header Tornado decides to parse the body, before any handler is asked.
+            del request.headers["Content-Type"]
+            return super().get_handler_delegate(request, NoFilesHandler, {"services": self.services})
+        return super().get_handler_delegate(request, target_class, *arguments, **more)
 
     def note_verdict(self, verdict: Verdict) -> None:
         """Count and log an answer of the webhook."""
@@ -76,7 +98,8 @@ def make_app(
 
     *extra_handlers* come before ours, as `(pattern, class)` or `(pattern, class,
     arguments)`; those that derive from `BaseHandler` or `ProtectedHandler`
-    receive the services.
+    receive the services. Only they can take files: our own handlers refuse
+    multipart bodies unread.
     """
     static = str(resource("templates") / "static")
     folder = webapp.folder_of(services.settings)
@@ -86,7 +109,6 @@ def make_app(
         else [(r"/(.*)", webapp.WebappFileHandler, {"path": str(folder), "default_filename": "index.html"})]
     )
     routes: list[Route] = [
-        *extra_handlers,
         (r"/login", login.LoginHandler),
         (r"/handle-login", login.HandleLoginHandler),
         (r"/logout", login.LogoutHandler),
@@ -102,7 +124,7 @@ def make_app(
         (r"/static/(.*)", webapp.OurFileHandler, {"path": static}),
         *app,
     ]
-    return WebApplication(services, routes, max_body_bytes=max_body_bytes)
+    return WebApplication(services, routes, extra_handlers, max_body_bytes=max_body_bytes)
 
 
 def make_internal_app(services: Services) -> WebApplication:
@@ -155,6 +177,13 @@ class TooLargeHandler(BaseHandler):
     async def prepare(self) -> None:
         self.set_header("Connection", "close")
         raise HTTPError(413)
+
+
+class NoFilesHandler(BaseHandler):
+    """Answers in place of a handler of ours that was sent a multipart body."""
+
+    async def prepare(self) -> None:
+        raise HTTPError(415)
 
 
 class _BoundedRequest(HTTPMessageDelegate):
@@ -225,6 +254,8 @@ class _BoundedRequest(HTTPMessageDelegate):
         if isinstance(self._inner, webhook.WebhookDelegate):
             self._inner.refuse_body()
             return
+        # What was dropped cannot be parsed.
+        self._headers.pop("Content-Type", None)
         request = HTTPServerRequest(connection=self._connection, headers=self._headers, start_line=self._start_line)
         arguments = {"services": self._app.services}
         self._context.run(self._app.get_handler_delegate(request, TooLargeHandler, arguments).finish)
