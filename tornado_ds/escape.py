@@ -1,5 +1,10 @@
 """Text of strangers, made fit for logs, tables and terminals."""
 
+import re
+
+# Two words say what Tornado finds wrong. What follows may have come over the wire, quoted or not: it can be a cookie.
+_TWO_WORDS = re.compile(r"(?:[^\s'\"?]+ ?){0,2}")
+
 
 def visible(text: str) -> str:
     """
@@ -16,3 +21,10 @@ def visible(text: str) -> str:
 def escaped(text: str, limit: int) -> str:
     """Return at most *limit* characters of *text*, all of them visible."""
     return visible(text[:limit])[:limit]
+
+
+def first_words(text: str) -> str:
+    """Return what *text*, a complaint of Tornado's, begins with, and nothing that it quotes of a request."""
+    match = _TWO_WORDS.match(text)
+    assert match is not None
+    return match[0].rstrip()

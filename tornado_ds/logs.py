@@ -1,14 +1,13 @@
 """Logging: structlog for us, and the same lines for libraries that use the standard library."""
 
 import logging
-import re
 import sys
 from typing import Literal
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
-from tornado_ds.escape import visible
+from tornado_ds.escape import first_words, visible
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -20,9 +19,6 @@ _TALKATIVE = ("sqlalchemy", "aiosqlite", "alembic", "asyncio")
 
 # What anybody can cause as often as they like with broken TLS; `tornado_ds.public_server` says how often, in one line.
 _COUNTED = ("SSL Error on", "error on read")
-
-# Two words say what Tornado finds wrong. What follows may have come over the wire, quoted or not: it can be a cookie.
-_TWO_WORDS = re.compile(r"(?:[^\s'\"?]+ ?){0,2}")
 
 
 def configure_logging(log_format: Literal["console", "json"], *, level: Level = "info") -> None:
@@ -77,12 +73,6 @@ def _make_harmless(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     return event
 
 
-def _first_words(text: str) -> str:
-    match = _TWO_WORDS.match(text)
-    assert match is not None
-    return match[0].rstrip()
-
-
 def _is_not_counted(record: logging.LogRecord) -> bool:
     return record.name != "tornado.general" or not str(record.msg).startswith(_COUNTED)
 
@@ -90,5 +80,5 @@ def _is_not_counted(record: logging.LogRecord) -> bool:
 def _quote_no_request(record: logging.LogRecord) -> bool:
     """Leave out of Tornado's lines what they quote of a request."""
     if record.name.startswith("tornado") and isinstance(record.args, tuple):
-        record.args = tuple(arg if isinstance(arg, int) else _first_words(str(arg)) for arg in record.args)
+        record.args = tuple(arg if isinstance(arg, int) else first_words(str(arg)) for arg in record.args)
     return True

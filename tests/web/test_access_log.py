@@ -161,7 +161,8 @@ async def test_refusal_of_another_origin_says_which(browser: Browser) -> None:
     assert response.code == 403
     refused, request = lines
     assert refused["event"] == "request refused"
-    assert "https://app.example.com" in refused["reason"]
+    assert "Sec-Fetch-Site cross-site" == refused["reason"]
+    assert "https://app.example.com" == refused["origin"]
     assert refused["request_id"] == request["request_id"]
 
 

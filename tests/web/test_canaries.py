@@ -103,6 +103,8 @@ class Visit:
             self._log_in("alice", WRONG)
         for path in ("/", "/login?next=/%3Ftoken=canary", "/nothing?password=canary", "/auth/verify", "/session"):
             fetch(self._server.url + path, headers={"Cookie": cookie})
+        for path in ("/login?next=%ffcanary", "/login?notice=%ffcanary", "/account?notice=%ffcanary"):
+            fetch(self._server.url + path, headers={"Cookie": cookie})
         self._submit("/logout", b"", cookie=cookie, origin="https://evil.example")
         self._submit("/logout", b"", cookie=cookie)
 

@@ -12,6 +12,7 @@ from tornado.web import HTTPError, RequestHandler
 from tornado_ds.audit import Actor, act_as, user_actor
 from tornado_ds.checker import Check
 from tornado_ds.errors import OverloadedError, StorageError, TornadoDSError, UserDataError
+from tornado_ds.escape import first_words
 from tornado_ds.handlers.access import ID_HEADER, client_address
 from tornado_ds.handlers.headers import HSTS, SECURITY_HEADERS, content_security_policy
 from tornado_ds.services import Services
@@ -168,13 +169,20 @@ class BaseHandler(RequestHandler):
         tb: TracebackType | None,
     ) -> None:
         if isinstance(value, HTTPError):
-            # As a template: what would be filled in is what the client sent.
-            if value.log_message:
-                log.info("request refused", reason=value.log_message)
+            self._log_refusal(value)
         elif isinstance(value, TornadoDSError):
             log.error("request failed", reason=str(value))
         else:
             log.error("request failed", exc_info=value)
+
+    def _log_refusal(self, error: HTTPError) -> None:
+        if not error.log_message:
+            return
+        # What would be filled in is what the client sent; without placeholders it may have been filled in before.
+        reason = error.log_message if error.args else first_words(error.log_message)
+        # With a wrong `public_url` every form fails, and only this says why.
+        details = {"origin": self.request.headers["Origin"]} if "Origin" in self.request.headers else {}
+        log.info("request refused", reason=reason, **details)
 
     def _allowed_methods(self) -> list[str]:
         # `head` is ours for all of them, and good for as much as their `get`.
