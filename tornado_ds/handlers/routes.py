@@ -21,6 +21,7 @@ from tornado_ds.addresses import TrustedProxies
 from tornado_ds.gate import MAX_BODY_BYTES, Verdict
 from tornado_ds.handlers import access, account, health, keys, login, session_events, webapp, webhook
 from tornado_ds.handlers.base import BaseHandler, NotFoundHandler
+from tornado_ds.handlers.framing import check_framing
 from tornado_ds.resources import resource
 from tornado_ds.services import Services
 
@@ -203,6 +204,7 @@ class _BoundedRequest(HTTPMessageDelegate):
         assert isinstance(start_line, RequestStartLine)
         if not start_line.path.startswith("/"):
             start_line = start_line._replace(path=_ABSOLUTE_FORM.sub("/", start_line.path))
+        check_framing(start_line, headers)
         self._start_line, self._headers = start_line, headers
         self._app.in_flight.add(self._connection)
         if start_line.path.partition("?")[0] == webhook.PATH:
@@ -216,8 +218,7 @@ class _BoundedRequest(HTTPMessageDelegate):
         if "Origin" in headers:
             _tame_origin(headers)
         answer = self._context.run(self._inner.headers_received, start_line, headers)
-        length = headers.get("Content-Length", "")
-        if length.isdecimal() and int(length[:20]) > max(DRAIN_BYTES, self._app.max_body_bytes):
+        if int(headers.get("Content-Length", 0)) > max(DRAIN_BYTES, self._app.max_body_bytes):
             self._refuse()
         return answer
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from tornado_ds.errors import FramingError
+from tornado_ds.handlers.framing import is_host
 
 MAX_HEAD_BYTES = 16 * 1024
 
@@ -13,8 +14,6 @@ END_OF_HEAD = b"\r\n\r\n"
 
 # llhttp also takes HTTP/0.9, HTTP/2.0, RTSP and more than one space.
 _REQUEST_LINE = re.compile(rb"(?:\r\n)?[A-Z-]+ [!-~]+ HTTP/1\.[01]\r\n")
-# Commas are for reg-names in theory, and for two Host headers that somebody joined in practice.
-_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
 # No way to go on from here leads to a head: a first octet that begins no method, a bare CR, a bare LF.
 _HOPELESS = re.compile(rb"\A(?:\r\n)*[^A-Z\r]|(?<!\r)\n|\r(?=[^\n])")
 
@@ -171,5 +170,5 @@ def _body_length(headers: dict[str, list[str]], *, has_chunks: bool) -> int | No
 def _check_host(hosts: list[str], *, is_needed: bool) -> None:
     if len(hosts) > 1 or (not hosts and is_needed):
         raise FramingError("a request names one host")
-    if hosts and _HOST.fullmatch(hosts[0]) is None:
+    if hosts and not is_host(hosts[0]):
         raise FramingError("this is no host")
