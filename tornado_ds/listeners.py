@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tornado_ds.handlers.routes import WebApplication
 from tornado_ds.limits import LAST_CALL_SECONDS, Limits
+from tornado_ds.llhttp.checks import Answers
 from tornado_ds.llhttp.framing import MAX_HEAD_BYTES
 from tornado_ds.llhttp.server import Server as LLHTTPServer
 from tornado_ds.public_server import PublicServer
@@ -73,6 +74,7 @@ class PublicListener(Listener):
             # Bodies are bounded by the application, which can say so kindly.
             max_body_size=2**62,
             limits=self._limits,
+            bad_request=Answers(is_https=app.services.cookie.is_secure).bad_request,
         )
 
     def renew(self, tls: ssl.SSLContext | None) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from asyncio import Future
 from collections.abc import Awaitable, Iterable
 from math import inf
 from typing import Any
@@ -15,7 +16,8 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, SSLIOStream
+from tornado.netutil import ssl_wrap_socket
 
 from tornado_ds.acceptor import Acceptor
 from tornado_ds.limits import Deadlines, Limits, Tally, affordable_connections
@@ -25,19 +27,23 @@ log = structlog.get_logger("server")
 # So many are accepted before others get their turn: with TLS each is some work.
 _AT_ONCE = 128
 
+# All that Tornado says of what it cannot parse, before any application could.
+_STATUS_LINE = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
 
 class PublicServer(HTTPServer):
     """
-    Knows its connections, and hangs up on those beyond *limits*.
+    Knows its connections, hangs up on those beyond *limits*, and answers *bad_request* to what is no request.
 
     Tornado's own time-outs are left off: they make two timers and two tasks for each
     request, which is a quarter of what a short one costs.
     """
 
-    def initialize(self, *arguments: Any, limits: Limits, **options: Any) -> None:  # type: ignore[override]
+    def initialize(self, *arguments: Any, limits: Limits, bad_request: bytes, **options: Any) -> None:  # type: ignore[override]
         super().initialize(*arguments, **options)
         self.conn_params.header_timeout = None
         self.deadlines = Deadlines(limits, lambda: self._clients.values())
+        self._bad_request = bad_request
         self._limit = limits.connections or affordable_connections()
         self._clients: dict[IOStream, _Client] = {}
         self._acceptors: list[Acceptor] = []
@@ -65,12 +71,18 @@ class PublicServer(HTTPServer):
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         try:
-            super()._handle_connection(connection, address)
+            self.handle_stream(self._stream_of(connection), address)
         except ssl.SSLError as exc:
             self._bad_tls.add(exc.reason)
         except OSError:
             # Gone before there was TLS, as port scanners and load balancers often are.
             connection.close()
+
+    def _stream_of(self, connection: socket.socket) -> IOStream:
+        if self.ssl_options is None:
+            return _Stream(connection, bad_request=self._bad_request)
+        connection = ssl_wrap_socket(connection, self.ssl_options, server_side=True, do_handshake_on_connect=False)
+        return _TLSStream(connection, bad_request=self._bad_request)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         if len(self._clients) < self._limit:
@@ -93,6 +105,21 @@ class PublicServer(HTTPServer):
         if isinstance(stream.error, ssl.SSLError) and stream.error.errno == ssl.SSL_ERROR_SSL:
             self._bad_tls.add(stream.error.reason)
         super().on_close(server_conn)
+
+
+class _Stream(IOStream):
+    """Answers *bad_request* where Tornado would send a status line without any header."""
+
+    def __init__(self, *arguments: Any, bad_request: bytes) -> None:
+        super().__init__(*arguments)
+        self._bad_request = bad_request
+
+    def write(self, data: bytes | memoryview) -> Future[None]:
+        return super().write(self._bad_request if data == _STATUS_LINE else data)
+
+
+class _TLSStream(_Stream, SSLIOStream):
+    """The same, with TLS."""
 
 
 class _Client:

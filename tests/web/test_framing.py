@@ -357,6 +357,7 @@ async def test_connection_is_closed_with_400_when_a_request_is_malformed(
         octets = await wire.rest()
 
     assert statuses(octets) == [b"400"]
+    assert b"\r\nConnection: close\r\n" in octets
 
 
 @pytest.mark.gen_test
@@ -551,6 +552,16 @@ async def test_check_is_allowed_when_the_head_is_large(listener: Listener, body:
 
 # The webhook's answers
 
+COMMON = {
+    "content-type": "text/plain; charset=utf-8",
+    "content-security-policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
@@ -575,16 +586,37 @@ async def test_answer_carries_our_headers_whatever_the_verdict(
 
     length = {"content-length": str(len(answer.body))}
     challenge = {"www-authenticate": 'Basic realm="deepstream"'} if status == 401 else {}
-    common = {
-        "content-type": "text/plain; charset=utf-8",
-        "content-security-policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cross-origin-opener-policy": "same-origin",
-        "cross-origin-resource-policy": "same-origin",
-        "cache-control": "no-store",
-    }
-    assert (answer.status, answer.headers) == (status, common | length | special | challenge)
+    assert (answer.status, answer.headers) == (status, COMMON | length | special | challenge)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "request_octets",
+    [
+        pytest.param(b"nonsense\r\n\r\n", id="for-the-parser"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="for-the-application"),
+        pytest.param(START + CHUNKED + b"\r\nnonsense\r\n", id="in-the-body"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("overrides", "more"),
+    [
+        pytest.param({}, {}, id="http"),
+        pytest.param(
+            {"public_url": "https://localhost"},
+            {"strict-transport-security": "max-age=31536000"},
+            id="https",
+        ),
+    ],
+)
+async def test_answer_carries_our_headers_when_a_request_is_malformed(
+    listener: Listener, request_octets: bytes, overrides: dict[str, Any], more: dict[str, str]
+) -> None:
+    """All answers means that one too, whoever finds the fault."""
+    answer = await ask(listener, request_octets)
+
+    expected = COMMON | {"connection": "close", "content-length": "11"} | more
+    assert (answer.status, answer.headers, answer.body) == (400, expected, b"bad request")
 
 
 @pytest.mark.gen_test

@@ -13,6 +13,8 @@ from tornado_ds.llhttp.framing import MAX_HEAD_BYTES, Head, parse_head
 _KNOWN_HEADS = 1024
 _KNOWN_HEAD_BYTES = 1024
 
+_BAD_REQUEST = b"bad request"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -73,6 +75,11 @@ class Answers(dict[tuple[int, str, str], bytes]):
 
     def __init__(self, *, is_https: bool) -> None:
         self._is_https = is_https
+
+    @property
+    def bad_request(self) -> bytes:
+        """The whole answer to what is no request, after which the connection closes."""
+        return b"%b%d\r\n\r\n%b" % (self[400, "text/plain; charset=utf-8", "close"], len(_BAD_REQUEST), _BAD_REQUEST)
 
     def __missing__(self, key: tuple[int, str, str]) -> bytes:
         status, content_type, connection = key

@@ -29,8 +29,6 @@ _CHOKED = 2  # the peer does not take what was written
 _CLOSING = 4  # all is said
 _YIELDING = 8  # others want to be served too
 
-_BAD_REQUEST = Verdict(400, b"bad request", "text/plain; charset=utf-8", "bad_request")
-
 
 class Host(Protocol):
     """What a connection needs of the server that accepted it."""
@@ -366,8 +364,7 @@ class Connection(asyncio.Protocol):
         if has_begun:
             self.abort()
             return
-        head = self._answers[_BAD_REQUEST.status, _BAD_REQUEST.content_type, "close"]
-        self._unsent += b"%b%d\r\n\r\n%b" % (head, len(_BAD_REQUEST.body), _BAD_REQUEST.body)
+        self._unsent += self._answers.bad_request
         self._linger()
 
     def _linger(self) -> None:
