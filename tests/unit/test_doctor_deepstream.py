@@ -94,6 +94,13 @@ def entry(**values: Any) -> Change:
     return lambda config: config["auth"].append(values)
 
 
+def another(url: str, **values: Any) -> Change:
+    """One more entry of type http, which is asked when ours says no."""
+    return lambda config: config["auth"].append(
+        {"type": "http", "options": {**webhook(config), "endpointUrl": url, **values}}
+    )
+
+
 def rules(permissions: Any) -> Change:
     """Rules that stand in the file itself."""
     return lambda config: config.update(permission={"type": "config", "options": {"permissions": permissions}})
@@ -106,6 +113,7 @@ def rules(permissions: Any) -> Change:
         pytest.param(uws("cookie", "origin", "user-agent", "x-forwarded-for"), id="uws"),
         pytest.param(option(retryStatusCodes=[500, 502, 503, 504]), id="more-retries"),
         pytest.param(option(promoteToHeader=[]), id="nothing-promoted"),
+        pytest.param(another(WEBHOOK.replace("127.0.0.1", "auth-2")), id="two-nodes"),
         pytest.param(guard(url=["http://127.0.0.1:8001/session-events"] * 2), id="two-feeds"),
         pytest.param(guard(url="http://a:8001/session-events, http://b:8001/session-events"), id="feeds-in-a-line"),
         pytest.param(rules({"rpc": {"*": {"request": f"user.id === 'x' && {LIVE}"}}}), id="own-rules"),
@@ -195,6 +203,23 @@ def test_nothing_is_found_when_all_is_well(
         ),
         pytest.param(entry(type="oauth"), "wrong: auth has an entry of type 'oauth'", id="unknown-type"),
         pytest.param(entry(name="mine"), "warning: auth has a plugin", id="auth-plugin"),
+        pytest.param(
+            another("http://auth.example.com:8001/check-token"),
+            "warning: auth has another entry of type http, which asks http://auth.example.com:8001",
+            id="foreign-entry",
+        ),
+        pytest.param(
+            another("http://deepstream:other@127.0.0.1:9000/check-token"),
+            "warning: auth has another entry of type http, which asks http://127.0.0.1:9000",
+            id="foreign-entry-on-this-machine",
+        ),
+        pytest.param(another("nowhere"), "wrong: endpointUrl is missing or no URL", id="second-entry-without-url"),
+        pytest.param(
+            another(f"{WEBHOOK[:-12]}/"), "wrong: endpointUrl has the path '/'", id="second-entry-without-path"
+        ),
+        pytest.param(
+            another(WEBHOOK, promoteToHeader=["token"]), "wrong: promoteToHeader is set", id="second-entry-promotes"
+        ),
         pytest.param(uws(), "wrong: the uws service does not hand over cookie and origin", id="uws-without-headers"),
         pytest.param(
             uws("Cookie", "origin"), "wrong: the uws service does not hand over cookie (", id="uws-with-capitals"
@@ -258,6 +283,23 @@ def test_mistake_is_found_once_and_says_what_to_do(
     assert [expected] == [text[: len(expected)] for text in bad(found)]
     assert all(finding.advice for finding in found.findings if finding.level != "ok")
     assert SECRET not in str(found.findings)
+
+
+def test_webhook_is_ours_when_another_entry_stands_before_it(
+    folder: Path, settings: Settings, config: dict[str, Any]
+) -> None:
+    """The stranger is named, and not taken for the server that is examined."""
+    another("https://login.example.com/")(config)
+    config["auth"].reverse()
+    path = folder / "config.yml"
+    path.write_text(yaml.safe_dump(config))
+
+    found = examine(path, settings)
+
+    [text] = bad(found)
+    assert "which asks https://login.example.com: " in text
+    assert found.webhook is not None
+    assert "http://127.0.0.1:8001/check-token" == found.webhook.url
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def examine_deepstream_config(
         findings = [ok(TOPIC, f"{path} has all that it needs, and nothing dangerous{condition}")]
     return DeepstreamConfig(
         findings=findings,
-        webhook=_webhook(text_of(webhook_options(file.content).get("endpointUrl"))),
+        webhook=_webhook(text_of(webhook_options(file.content, settings, secret).get("endpointUrl"))),
         feeds=feed_targets(file.content),
     )
 

@@ -16,12 +16,10 @@ _OUTAGES = {"502", "503", "504"}
 _REFUSALS = {"200", "401", "403"}
 
 
-def webhook_options(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the options of the first entry of type http; empty if there is none."""
-    for entry in _entries(content):
-        if entry.get("type") == "http":
-            return mapping(entry.get("options"))
-    return {}
+def webhook_options(content: Mapping[str, Any], settings: Settings, secret: str | None) -> Mapping[str, Any]:
+    """Return the options of the entry of type http that asks us, else of the first one; empty if there is none."""
+    found = _http_options(content)
+    return next((options for options in found if _asks_us(options, settings, secret)), found[0] if found else {})
 
 
 def examine_auth(content: Mapping[str, Any], settings: Settings, secret: str | None) -> Iterator[Finding]:
@@ -29,14 +27,15 @@ def examine_auth(content: Mapping[str, Any], settings: Settings, secret: str | N
     is_list = isinstance(content.get("auth"), list)
     if not is_list:
         yield _misplaced(content)
-    entries = _entries(content)
-    for entry in entries:
+    for entry in _entries(content):
         yield from _entry(entry)
-    if any(entry.get("type") == "http" for entry in entries):
-        options = webhook_options(content)
-        yield from _endpoint(text_of(options.get("endpointUrl")), settings, secret)
+    ours = webhook_options(content, settings, secret)
+    # deepstream asks one after the other until somebody says yes.
+    for options in _http_options(content):
+        is_ours = options is ours or _asks_us(options, settings, secret)
+        yield from _endpoint(text_of(options.get("endpointUrl")), settings, secret, is_ours=is_ours)
         yield from _options(options)
-    elif is_list:
+    if is_list and not _http_options(content):
         yield wrong(TOPIC, "auth has no entry of type http, so nobody asks tornado_ds", _PASTE)
 
 
@@ -48,6 +47,26 @@ def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     # As a mapping deepstream 4 wanted it; at the top the tutorial shows it.
     alone = auth if isinstance(auth, dict) else content if "type" in content else None
     return [mapping(entry) for entry in ([alone] if alone else items(auth)[:100])]
+
+
+def _http_options(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [mapping(entry.get("options")) for entry in _entries(content) if entry.get("type") == "http"]
+
+
+def _asks_us(options: Mapping[str, Any], settings: Settings, secret: str | None) -> bool:
+    """True if our secret, or the address of a listener, is in the endpointUrl of *options*."""
+    try:
+        target = parse_target(text_of(options.get("endpointUrl")))
+    except ProbeError:
+        return False
+    if secret is not None and target.authorization == basic_auth(f"deepstream:{secret}"):
+        return True
+    return is_local(target.parts.hostname) and port_of(target.url) in _ports(settings)
+
+
+def _ports(settings: Settings) -> set[int]:
+    listeners = (settings.listen, settings.internal_listen)
+    return {address.port for address in listeners if isinstance(address, Address)} | {port_of(settings.public_url)}
 
 
 def _misplaced(content: Mapping[str, Any]) -> Finding:
@@ -76,11 +95,15 @@ def _entry(entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield wrong(TOPIC, f"auth has an entry of type {kind!a:.40}, which deepstream has not", "Remove it.")
 
 
-def _endpoint(url: str, settings: Settings, secret: str | None) -> Iterator[Finding]:
+def _endpoint(url: str, settings: Settings, secret: str | None, *, is_ours: bool) -> Iterator[Finding]:
     try:
         target = parse_target(url)
     except ProbeError:
         yield wrong(TOPIC, "endpointUrl is missing or no URL", _PASTE)
+        return
+    if not is_ours:
+        text = f"auth has another entry of type http, which asks {target.origin:.80}: its users have no session"
+        yield warning(TOPIC, text, "Remove it, unless they are meant to get in without one.")
         return
     if target.parts.path != "/check-token":
         text = f"endpointUrl has the path {target.parts.path!a:.80}; the webhook is at /check-token"
@@ -100,9 +123,7 @@ def examine_secret(where: str, authorization: str | None, secret: str | None) ->
 
 def _address(target: Target, settings: Settings) -> Iterator[Finding]:
     host, port = target.parts.hostname, port_of(target.url)
-    listeners = (settings.listen, settings.internal_listen)
-    ours = {address.port for address in listeners if isinstance(address, Address)} | {port_of(settings.public_url)}
-    if is_local(host) and port not in ours:
+    if is_local(host) and port not in _ports(settings):
         text = f"endpointUrl asks port {port} of this machine; tornado_ds listens on {settings.internal_listen}"
         yield warning(TOPIC, text, "Correct it, unless something passes on from there.")
     if target.parts.scheme == "http" and _is_far(host):
