@@ -27,7 +27,12 @@ events {{}}
 http {{
     access_log off;
     server {{ listen 127.0.0.1:{health}; return 200; }}
-    server {{ listen 127.0.0.1:{tools}; add_header X-Seen-User $http_x_auth_user always; return 200 "tools"; }}
+    server {{
+        listen 127.0.0.1:{tools};
+        add_header X-Seen-User $http_x_auth_user always;
+        add_header X-Seen-Address $http_x_forwarded_for always;
+        return 200 "tools";
+    }}
     {recipe}
 }}
 """
@@ -73,9 +78,13 @@ class Site:
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
 
-    def ask(self, path: str, *, method: str = "GET", body: str | None = None, **headers: str) -> HTTPResponse:
-        """Return the answer to one request; underscores in names of headers stand for hyphens."""
-        with closing(HTTPSConnection("localhost", self._port, context=self._context, timeout=20)) as connection:
+    def ask(
+        self, path: str, *, method: str = "GET", body: str | None = None, address: str = "127.0.0.1", **headers: str
+    ) -> HTTPResponse:
+        """Return the answer to one request from *address*; underscores in names of headers stand for hyphens."""
+        with closing(
+            HTTPSConnection("localhost", self._port, context=self._context, timeout=20, source_address=(address, 0))
+        ) as connection:
             connection.request(
                 method, path, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
             )
@@ -154,11 +163,28 @@ def test_other_program_is_only_for_people_with_a_session_behind_nginx(site: Site
     """Strangers are sent to the log-in page and come back; the program learns who it is, whatever the client says."""
     cookie = site.log_in().partition(";")[0]
 
-    stranger = site.ask("/tools/a?b=c", X_Auth_User="root")
+    stranger = site.ask("/tools/a?b=c&d=%2F&e=f", X_Auth_User="root", Accept="text/html")
+    script = site.ask("/tools/a?b=c&d=%2F&e=f", X_Auth_User="root", Accept="application/json")
     alice = site.ask("/tools/a?b=c", Cookie=cookie, X_Auth_User="root")
 
-    assert (stranger.status, stranger.headers["Location"]) == (303, f"{site.origin}/login?next=/tools/a?b=c")
+    expected = "/login?next=%2Ftools%2Fa%3Fb%3Dc%26d%3D%252F%26e%3Df"
+    assert (stranger.status, stranger.headers["Location"]) == (303, expected)
+    assert script.status == 401
     assert (alice.status, alice.headers["X-Seen-User"]) == (200, "alice")
+
+
+def test_question_of_nginx_has_the_address_that_nginx_saw(site: Site) -> None:
+    """What the client says of itself is believed neither in our log nor by the other program."""
+    cookie = site.log_in().partition(";")[0]
+
+    answer = site.ask(
+        "/tools/a", address="127.0.0.2", Cookie=cookie, X_Forwarded_For="203.0.113.66", X_Request_Id="made-up-by-client"
+    )
+
+    assert answer.headers["X-Seen-Address"] == "203.0.113.66, 127.0.0.2"
+    [line] = [line for line in site.auth.output.splitlines() if "/auth/verify" in line and "127.0.0.2" in line]
+    assert "made-up-by-client" not in site.auth.output
+    assert "203.0.113.66" not in line
 
 
 def _write_certificate(folder: Path) -> None:
