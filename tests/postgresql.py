@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import tempfile
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,12 +69,19 @@ class PostgreSQL:
 
     def kill(self) -> None:
         """End all of its processes at once, as a crash of the machine would."""
-        pid = int(Path(self._server.pgdata, "postmaster.pid").read_text().split()[0])
+        lock = Path(self._server.pgdata, "postmaster.pid")
+        pid, _, _, port, sockets, *_ = lock.read_text().splitlines()
         # Its children notice that it is gone; those that are busy, later.
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in [pid, *map(int, children)]:
+        processes = [int(pid), *map(int, children)]
+        for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+        while not all(map(_is_dead, processes)):
+            time.sleep(0.01)
+        # Until the system has collected what is left of it, its locks look like those of a server that runs.
+        lock.unlink()
+        Path(sockets, f".s.PGSQL.{port}.lock").unlink()
 
     def execute(self, *statements: str, database: str = "postgres") -> None:
         """Carry out *statements* one by one, as the superuser."""
@@ -120,6 +128,14 @@ def run_now(action: Callable[[], Awaitable[_Result]]) -> _Result:
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, run()).result()
+
+
+def _is_dead(process: int) -> bool:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return fields[0] in ("Z", "X")
 
 
 def _package() -> Any:
