@@ -78,7 +78,7 @@ class Endured:
 
     def values(self) -> dict[str, object]:
         """Return it for scripts."""
-        wrong = [reply for reply in self.replies if reply.is_false or reply.blames or reply.is_broken]
+        wrong = [reply for reply in self.replies if reply.is_wrong]
         return {
             "answers": len(self.replies),
             "503": self.troubled,
@@ -99,6 +99,26 @@ async def endure(probe: Probe, fault: Fault, *, seconds: float) -> Endured:
     await fault.end()
     healed = time.monotonic()
     await asyncio.sleep(RECOVERY_SECONDS)
+    return Endured(name=fault.name, replies=probe.since(began), healed=healed)
+
+
+async def endure_briefly(probe: Probe, fault: Fault) -> Endured:
+    """
+    Let *fault* happen until *probe* has had an answer to everything, and return once all is well again.
+
+    Raises:
+        TimeoutError: It does not get so far.
+    """
+    async with asyncio.timeout(60), probe.running():
+        await probe.until_well()
+        began = time.monotonic()
+        await fault.begin()
+        try:
+            await probe.round()
+        finally:
+            await fault.end()
+        healed = time.monotonic()
+        await probe.until_well()
     return Endured(name=fault.name, replies=probe.since(began), healed=healed)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -72,6 +72,11 @@ class Reply:
         """True if it is no answer at all, or one that is never given."""
         return self.status not in (200, 401, 403, 429, OUR_TROUBLE)
 
+    @property
+    def is_wrong(self) -> bool:
+        """True if no trouble excuses it."""
+        return self.is_false or self.blames or self.is_broken
+
 
 class Probe:
     """Keeps asking *questions* while `running`."""
@@ -83,6 +88,20 @@ class Probe:
     def since(self, moment: float) -> list[Reply]:
         """Return the replies to what was asked or answered after *moment*."""
         return [reply for reply in self.replies if reply.answered > moment]
+
+    async def round(self) -> list[Reply]:
+        """Return the replies to what is asked from now on, once there is one to each question."""
+        began = time.monotonic()
+        while True:
+            replies = [reply for reply in self.since(began) if reply.asked >= began]
+            if {reply.question for reply in replies} == set(self._questions):
+                return replies
+            await asyncio.sleep(0.02)
+
+    async def until_well(self) -> None:
+        """Return once everything is answered rightly."""
+        while not all(reply.is_right for reply in await self.round()):
+            pass
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -100,22 +119,40 @@ class Probe:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep_asking(self, question: Question) -> None:
-        connection: Connection | None = None
-        while True:
-            asked = time.monotonic()
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    if connection is None or not connection.is_open:
-                        connection = await Connection.open(question.address)
-                    answer = await connection.ask(question.request())
-            except (OSError, TimeoutError):
-                answer, connection = Answer(0), None
-            seconds = time.monotonic() - asked
-            if question.is_fresh and connection is not None:
-                connection.close()
-                connection = None
-            self.replies.append(Reply(question=question, asked=asked, seconds=seconds, status=answer.status))
-            await asyncio.sleep(question.pause)
+        with closing(_Line(question.address)) as line:
+            while True:
+                asked = time.monotonic()
+                answer = await line.ask(question.request())
+                seconds = time.monotonic() - asked
+                if question.is_fresh:
+                    line.close()
+                self.replies.append(Reply(question=question, asked=asked, seconds=seconds, status=answer.status))
+                await asyncio.sleep(question.pause)
+
+
+class _Line:
+    """A connection to *address*, opened when one is needed."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._connection: Connection | None = None
+
+    async def ask(self, request: bytes) -> Answer:
+        """Return the answer, one with status 0 if none comes."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if self._connection is None or not self._connection.is_open:
+                    self.close()
+                    self._connection = await Connection.open(self._address)
+                return await self._connection.ask(request)
+        except (OSError, TimeoutError):
+            self.close()
+            return Answer(0)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 def questions(server: OurServer, place: Place, cast: Cast) -> list[Question]:

@@ -1,20 +1,25 @@
-"""A server's services whose way to PostgreSQL can be made slow, dead or short."""
+"""A server's services whose way to PostgreSQL can be made slow, dead or short; and what whole servers need."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from tornado.ioloop import IOLoop
 
+from benchmarks.traffic import Place, settings_of
+from tests.canaries import WEBHOOK_SECRET
+from tests.postgresql import run_now
 from tests.proxy import Proxy
 from tests.web.browser import PASSWORD
-from tornado_ds.app import open_services
+from tornado_ds.app import open_services, prepare_database
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings
 from tornado_ds.storage.database import Database, parse_url
 from tornado_ds.users import User
+from torture.cast import Cast, make_cast
 
 
 @pytest.fixture
@@ -63,3 +68,17 @@ def alice(services: Services, io_loop: IOLoop) -> User:
     """A user."""
     user: User = io_loop.run_sync(lambda: services.accounts.add("alice", PASSWORD))
     return user
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Where a server has its data and its log."""
+    return Place(folder=tmp_path, secret=WEBHOOK_SECRET)
+
+
+@pytest.fixture
+def cast(place: Place) -> Cast:
+    """Tokens and people in an SQLite database at `place`."""
+    settings = settings_of(place.folder)
+    run_now(lambda: prepare_database(settings))
+    return make_cast(settings)

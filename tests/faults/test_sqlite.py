@@ -145,6 +145,37 @@ async def test_database_works_again_when_its_file_was_damaged_and_mended(
     await users.add([BOB])
 
 
+async def test_nothing_is_acknowledged_when_sqlite_says_that_the_disk_is_full(
+    users: SQLAlchemyUserStore, sqlite_file: Path
+) -> None:
+    """A transaction is given up as a whole, and the next one works once there is room; numbers run out here."""
+    database = Database(sqlite_url(str(sqlite_file)), seconds=1)
+    await _add_and_record(database)
+    _set_last_event(sqlite_file, 2**63 - 1)
+
+    with pytest.raises(StorageError, match=r"^the database failed: database or disk is full$"):
+        await _add_and_record(database, BOB)
+    lost = await users.get("bob")
+    _set_last_event(sqlite_file, 1)
+    await _add_and_record(database, BOB)
+
+    assert lost is None
+    assert await users.get("bob") is not None
+    await database.close()
+
+
+def _set_last_event(file: Path, number: int) -> None:
+    """Have SQLite believe that the newest event has *number*; above the highest there is no room (autoinc.html)."""
+    with closing(sqlite3.connect(file)) as other, other:
+        other.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'session_events'", [number])
+
+
+async def _add_and_record(database: Database, *users: User) -> None:
+    async with database.transaction():
+        await SQLAlchemyUserStore(database).add(users)
+        await SQLSessionStore(database).record([_end_of("one")])
+
+
 def _end_of(sid: str) -> SessionEvent:
     return SessionEvent(
         kind="session.ended", username="alice", sid=sid, created_at=1_800_000_000, expires_at=1_800_001_000

@@ -136,33 +136,18 @@ class Play:
         with suppress(StorageError):
             end_session(self.settings, sid)
 
-    def _make_read_only(self, value: str) -> Callable[[], Awaitable[None]]:
-        return blocking(
-            partial(
-                self.postgresql.execute,
-                "SET default_transaction_read_only = off",
-                f"ALTER SYSTEM SET default_transaction_read_only = {value}",
-                "SELECT pg_reload_conf()",
-            )
-        )
-
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         folder = self.postgresql.url(self.name).partition("?host=")[2]
         return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
 
     def _faults(self, proxy: Proxy) -> list[Fault]:
-        lock = Lock(self.postgresql.url(self.name))
         return [
-            Fault(
-                name="killed with SIGKILL, started again",
-                begin=blocking(self.postgresql.kill),
-                end=blocking(self.postgresql.start),
-            ),
+            killed(self.postgresql),
             Fault(
                 name="stopped, started again", begin=blocking(self.postgresql.stop), end=blocking(self.postgresql.start)
             ),
-            Fault(name="tables locked", begin=lock.take, end=lock.release),
-            Fault(name="read-only", begin=self._make_read_only("on"), end=self._make_read_only("off")),
+            locked(self.postgresql, self.name),
+            read_only(self.postgresql),
             Fault(name="line dead, and alive again", begin=_act(proxy.hole), end=_act(proxy.fill)),
             Fault(name="line dead, connections forgotten", begin=_act(proxy.hole), end=_act(proxy.forget, proxy.fill)),
             Fault(
@@ -182,6 +167,35 @@ class Play:
                 end=_act(partial(setattr, proxy, "delay", 0)),
             ),
         ]
+
+
+def killed(postgresql: PostgreSQL) -> Fault:
+    """Return the fault that ends all of its processes at once."""
+    return Fault(
+        name="killed with SIGKILL, started again", begin=blocking(postgresql.kill), end=blocking(postgresql.start)
+    )
+
+
+def locked(postgresql: PostgreSQL, name: str) -> Fault:
+    """Return the fault that lets nobody at the tables of the database *name*."""
+    lock = Lock(postgresql.url(name))
+    return Fault(name="tables locked", begin=lock.take, end=lock.release)
+
+
+def read_only(postgresql: PostgreSQL) -> Fault:
+    """Return the fault that lets nobody write."""
+
+    def set_to(value: str) -> Callable[[], Awaitable[None]]:
+        return blocking(
+            partial(
+                postgresql.execute,
+                "SET default_transaction_read_only = off",
+                f"ALTER SYSTEM SET default_transaction_read_only = {value}",
+                "SELECT pg_reload_conf()",
+            )
+        )
+
+    return Fault(name="read-only", begin=set_to("on"), end=set_to("off"))
 
 
 class Lock:
