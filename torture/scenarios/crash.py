@@ -58,8 +58,8 @@ def torment(place: Place, plan: Plan, progress: Progress) -> Outcome:
         if number % 10 == 0:
             progress.step(f"kill {number + 1} of {plan.kills}")
         _one_round(place, people, acknowledged, number)
-        broken += not _is_intact(settings.sqlite_path)
-    lost = _lost(settings.sqlite_path, acknowledged)
+        broken += not is_intact(settings.sqlite_path)
+    lost = lost_of(settings.sqlite_path, acknowledged)
     progress.step("a last server is asked for the tokens")
     with OurServer(place) as server:
         wrong = client.run(_wrong_answers(server, place, acknowledged), pinned=False)
@@ -70,9 +70,7 @@ def _one_round(place: Place, people: Sequence[str], acknowledged: Acknowledged, 
     life = LONGEST_LIFE * random.Random(number).random()
     server = OurServer(place, env={"TORNADO_DS_TRUSTED_PROXIES": "127.0.0.1"})
     output = place.folder / "writer.out"
-    with output.open("wb") as file:
-        command = [sys.executable, "-m", "torture.writer", str(place.folder), f"added-{number}"]
-        writer = subprocess.Popen(command, cwd=ROOT, stdout=file)
+    writer = start_writer(place, f"added-{number}", output)
 
     def kill() -> None:
         server.kill()
@@ -85,6 +83,13 @@ def _one_round(place: Place, people: Sequence[str], acknowledged: Acknowledged, 
         kill()
         writer.wait()
     acknowledged.take(output.read_text(encoding="utf-8"))
+
+
+def start_writer(place: Place, name: str, output: Path) -> subprocess.Popen[bytes]:
+    """Start the program that writes users called *name* and so on, and what is done to *output*."""
+    with output.open("wb") as file:
+        command = [sys.executable, "-m", "torture.writer", str(place.folder), name]
+        return subprocess.Popen(command, cwd=ROOT, stdout=file)
 
 
 async def _work(
@@ -131,12 +136,14 @@ async def _browse(
                 stays = not stays
 
 
-def _is_intact(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
+    """Return True if SQLite finds nothing wrong with its file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def _lost(path: Path, acknowledged: Acknowledged) -> dict[str, list[str]]:
+def lost_of(path: Path, acknowledged: Acknowledged) -> dict[str, list[str]]:
+    """Return some of what was acknowledged and is not in the database, by what it is."""
     queries = {
         "users": ("SELECT username FROM users", acknowledged.users),
         "sessions": ("SELECT sid FROM sessions", acknowledged.sessions),
