@@ -6,14 +6,18 @@ tasks stands in FOLDER/tasks. The monotonic clock goes on as it should.
 """
 
 import asyncio
-import gc
 import sys
-import threading
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.1
-COUNT_SECONDS = 2.0
+COUNT_SECONDS = 0.5
 
 
 class ShiftedTime:
@@ -34,19 +38,26 @@ class ShiftedTime:
 
 
 def count_tasks(path: Path) -> None:
-    """Write down how many tasks there are, now and then."""
-    while True:
-        tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
-        path.write_text(str(len(tasks)), encoding="ascii")
-        del tasks
-        time.sleep(COUNT_SECONDS)
+    """Write down how many tasks the running loop has, now and then."""
+    path.write_text(str(len(asyncio.all_tasks())), encoding="ascii")
+    asyncio.get_running_loop().call_later(COUNT_SECONDS, count_tasks, path)
+
+
+def counting(run: Callable[[Coroutine[Any, Any, T]], T], path: Path) -> Callable[[Coroutine[Any, Any, T]], T]:
+    """Return *run* with an eye on the tasks of what it runs."""
+
+    async def count_and(main: Coroutine[Any, Any, T]) -> T:
+        count_tasks(path)
+        return await main
+
+    return lambda main: run(count_and(main))
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv.pop(1))
     if (folder / "date").exists():
         time.time = ShiftedTime(folder / "date")
-    threading.Thread(target=count_tasks, args=[folder / "tasks"], daemon=True).start()
+    uvloop.run = counting(uvloop.run, folder / "tasks")  # type: ignore[assignment]
 
     from tornado_ds.__main__ import main
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.programs import OurServer
 from benchmarks.traffic import Place
+from tests.live.servers import wait_for
 
 
 class InsideServer(OurServer):
@@ -20,3 +21,9 @@ class InsideServer(OurServer):
     def tasks(self) -> int:
         """How many tasks of its event loop are not finished."""
         return int(self._tasks.read_text(encoding="ascii") or 0)
+
+    def count_tasks(self) -> int:
+        """Return how many they are from now on; it takes until they are counted next."""
+        self._tasks.unlink(missing_ok=True)
+        wait_for(lambda: self._tasks.exists() and self._tasks.stat().st_size)
+        return self.tasks

@@ -112,6 +112,17 @@ class Crowd:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def gathered(self) -> None:
+        """
+        Return once nearly all of them are connected.
+
+        Raises:
+            TimeoutError: They are not.
+        """
+        async with asyncio.timeout(30):
+            while self.connected < 0.99 * self.size:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
     async def _keep_on(self, delay: float) -> None:
         await asyncio.sleep(delay)
         while True:
@@ -143,11 +154,9 @@ class Crowd:
 
 
 async def _hold(crowd: Crowd, listener: str, server: OurServer, place: Place, cast: Cast, plan: Plan) -> Held:
-    probe = Probe(_questions(server, place, cast))
+    probe = Probe(old_and_new(questions(server, place, cast)))
     async with crowd:
-        async with asyncio.timeout(30):
-            while crowd.connected < 0.99 * crowd.size:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await crowd.gathered()
         least = crowd.connected
         async with probe.running():
             until = time.monotonic() + plan.slow_seconds
@@ -157,9 +166,8 @@ async def _hold(crowd: Crowd, listener: str, server: OurServer, place: Place, ca
     return Held(listener=listener, kind=crowd.kind.name, connections=least, replies=probe.replies)
 
 
-def _questions(server: OurServer, place: Place, cast: Cast) -> list[Question]:
-    """Return what is always asked, also over new connections."""
-    asked = questions(server, place, cast)
+def old_and_new(asked: list[Question]) -> list[Question]:
+    """Return what is *asked* over connections that last, also over new ones."""
     return [*asked, *(replace(question, is_fresh=True, askers=1) for question in asked)]
 
 

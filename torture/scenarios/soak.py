@@ -4,8 +4,8 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +59,21 @@ def torment(place: Place, plan: Plan, progress: Progress) -> Outcome:
 async def _soak(
     server: InsideServer, place: Place, cast: Cast, plan: Plan, progress: Progress
 ) -> tuple[list[Sample], Probe, Counter[int]]:
-    probe, logins = Probe(questions(server, place, cast)), Counter[int]()
     samples: list[Sample] = []
+    async with mixed_load(server, place, cast) as (probe, logins):
+        until = time.monotonic() + 60 * plan.minutes
+        while (left := until - time.monotonic()) > 0:
+            if len(samples) % 60 == 0:
+                progress.step(f"{left / 60:.0f} min left")
+            await asyncio.sleep(SAMPLE_SECONDS)
+            samples.append(_sample(server))
+    return samples, probe, logins
+
+
+@asynccontextmanager
+async def mixed_load(server: InsideServer, place: Place, cast: Cast) -> AsyncIterator[tuple[Probe, Counter[int]]]:
+    """Everything at once; a running probe, and the answers to logins and log-outs by status."""
+    probe, logins = Probe(questions(server, place, cast)), Counter[int]()
     crowds = [
         Crowd(address, kind, kind.first(listener, place, cast.hot), size=DAWDLERS)
         for listener, address in (("internal", server.internal), ("public", server.public))
@@ -70,20 +83,16 @@ async def _soak(
         asyncio.create_task(_browse(server, cast.people[number], logins, address=f"11.0.0.{number}"))
         for number in range(BROWSERS)
     ]
-    async with AsyncExitStack() as stack:
-        for crowd in crowds:
-            await stack.enter_async_context(crowd)
-        await stack.enter_async_context(probe.running())
-        until = time.monotonic() + 60 * plan.minutes
-        while (left := until - time.monotonic()) > 0:
-            if len(samples) % 60 == 0:
-                progress.step(f"{left / 60:.0f} min left")
-            await asyncio.sleep(SAMPLE_SECONDS)
-            samples.append(_sample(server))
-    for browser in browsers:
-        browser.cancel()
-    await asyncio.gather(*browsers, return_exceptions=True)
-    return samples, probe, logins
+    try:
+        async with AsyncExitStack() as stack:
+            for crowd in crowds:
+                await stack.enter_async_context(crowd)
+            await stack.enter_async_context(probe.running())
+            yield probe, logins
+    finally:
+        for browser in browsers:
+            browser.cancel()
+        await asyncio.gather(*browsers, return_exceptions=True)
 
 
 async def _browse(server: InsideServer, name: str, logins: Counter[int], *, address: str) -> None:
@@ -91,9 +100,9 @@ async def _browse(server: InsideServer, name: str, logins: Counter[int], *, addr
     while True:
         browser = await Browser.open(server.public)
         assert isinstance(browser, Browser)
-        logins[(await browser.log_in(name, server, address=address)).status] += 1
-        logins[(await browser.log_out(server)).status] += 1
-        browser.close()
+        with closing(browser):
+            logins[(await browser.log_in(name, server, address=address)).status] += 1
+            logins[(await browser.log_out(server)).status] += 1
         await asyncio.sleep(0.2)
 
 
