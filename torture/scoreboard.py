@@ -25,7 +25,8 @@ _INTRODUCTION = """\
 
 What the server promises when something goes wrong, and what was seen. Written by `make torture`
 (`make torture ARGS=--quick` for a look, `make torture ARGS=--help` for all options), which starts real servers and does
-to them what is said here. Short versions of all this run in `make test`.
+to them what is said here. Short versions of what it does run in `make test`; a full disk needs a file system of its
+own, so there only writes fail, and SQLite says that it is full.
 """
 
 _LIMITS = """
