@@ -245,11 +245,56 @@ def test_chunked_body_ends_where_it_ends_however_it_is_cut(
 
     body, content, taken = ChunkedBody(), b"", 0
     for start, stop in pairwise(edges):
-        if not body.is_complete:
-            part, end = body.feed(octets[start:stop], 0)
+        while taken < stop and not body.is_complete:
+            part, end = body.feed(octets[start:stop], taken - start)
             content, taken = content + part, start + end
 
     assert (content, taken, body.is_complete) == (b"".join(chunks), len(encoded), True)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "count", "calls"),
+    [
+        pytest.param(b"\r\n\r\n" * 65_536, 1, 1024, id="two-lines-end-all-the-time"),
+        pytest.param(b"x", 65_536, 6, id="one-octet-a-chunk"),
+    ],
+)
+def test_chunked_body_is_taken_in_parts_when_it_is_much_work(chunk: bytes, count: int, calls: int) -> None:
+    """However much has come at once, others get their turn in between, and all of it is taken in the end."""
+    octets = b"%x\r\n%b\r\n" % (len(chunk), chunk) * count + b"0\r\n\r\n"
+
+    body, content, ends = ChunkedBody(), b"", [0]
+    while not body.is_complete:
+        part, end = body.feed(octets, ends[-1])
+        content += part
+        ends.append(end)
+
+    assert content == chunk * count
+    assert ends[-1] == len(octets)
+    assert len(ends) > calls
+
+
+@pytest.mark.gen_test
+async def test_check_is_answered_while_a_body_is_taken_in_parts() -> None:
+    """Whoever sends a body that is much work is no reason for others to wait until it is done."""
+    room = Room()
+    heavy, answer_to_heavy = connect(room)
+    other, answer_to_other = connect(room)
+    crlfs = b"\r\n\r\n" * 65_536
+    head = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    heavy.data_received(head)
+    heavy.data_received(b"%x\r\n%b\r\n0\r\n\r\n" % (len(crlfs), crlfs))
+    is_paused = answer_to_heavy.is_paused
+    await turns()
+    other.data_received(CHECK % (2, b"{}"))
+    await turns()
+    written_meanwhile = bytes(answer_to_heavy.written)
+    await turns(len(crlfs) // 64)
+
+    assert (is_paused, written_meanwhile, answer_to_other.bodies) == (True, b"", [b"{}"])
+    assert answer_to_heavy.written.startswith(b"HTTP/1.1 404")
+    assert not answer_to_heavy.is_paused
 
 
 @given(

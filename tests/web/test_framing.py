@@ -532,6 +532,29 @@ async def test_request_is_refused_at_once_when_its_body_is_far_too_large(listene
     assert (answer.status, rest) == (413, b"")
 
 
+@on_llhttp
+@pytest.mark.gen_test
+async def test_check_is_answered_while_a_body_of_much_work_is_taken(listener: Listener, body: bytes) -> None:
+    """A stranger's body that ends a line all the time does not stop the server; its secret is looked at in the end."""
+    head = get("/check-token", "Transfer-Encoding: chunked", method="POST")
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (60_000, b"\r\n\r\n" * 15_000)
+    order: list[int] = []
+
+    async def ask(wire: Wire, request: bytes) -> None:
+        wire.send(request)
+        order.append((await wire.answer()).status)
+
+    async with Wire(listener.port) as stranger, Wire(listener.port) as other:
+        other.send(get("/healthz"))
+        await other.answer()
+        refused = asyncio.create_task(ask(stranger, head + chunks))
+        await asyncio.sleep(0)
+        await ask(other, post("/check-token", body, *PLAIN))
+        await refused
+
+    assert order == [200, 401]
+
+
 @pytest.mark.gen_test
 async def test_check_is_allowed_when_the_body_is_as_large_as_it_may_be(listener: Listener, body: bytes) -> None:
     """64 KiB are taken."""

@@ -17,6 +17,10 @@ _REQUEST_LINE = re.compile(rb"(?:\r\n)?[A-Z-]+ [!-~]+ HTTP/1\.[01]\r\n")
 # No way to go on from here leads to a head: a first octet that begins no method, a bare CR, a bare LF.
 _HOPELESS = re.compile(rb"\A(?:\r\n)*[^A-Z\r]|(?<!\r)\n|\r(?=[^\n])")
 
+# So much of a chunked body is taken before others get their turn, in pieces that cost some microseconds each.
+_PIECES = 64
+_PIECE_BYTES = 1024
+
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -87,7 +91,8 @@ class ChunkedBody:
     Takes the chunks of one body apart.
 
     llhttp does not tell how much it has taken, so it never gets to see anything
-    behind the body: that can only end where two lines end in a row.
+    behind the body: that can only end where two lines end in a row. Two lines may
+    end in a row all through the content too, so only so many pieces are taken at once.
     """
 
     def __init__(self) -> None:
@@ -104,14 +109,16 @@ class ChunkedBody:
 
     def feed(self, data: bytes, start: int) -> tuple[bytes, int]:
         """
-        Return the content in *data* from *start* on, and where in *data* the body, or *data*, ends.
+        Return content in *data* from *start* on, and where it ends: with the body, with *data*, or to go on from there.
 
         Raises:
             FramingError: These are no chunks.
         """
         view = memoryview(data)
         try:
-            while start < len(data) and not self.is_complete:
+            for _ in range(_PIECES):
+                if start == len(data) or self.is_complete:
+                    break
                 stop = self._next_stop(data, start)
                 self._parser.feed_data(view[start:stop])
                 start = stop
@@ -127,8 +134,9 @@ class ChunkedBody:
         if found >= 0:
             stop = start + found + 4 - len(self._tail)
         else:
-            found = data.find(END_OF_HEAD, start)
-            stop = len(data) if found < 0 else found + 4
+            end = min(len(data), start + _PIECE_BYTES)
+            found = data.find(END_OF_HEAD, start, end)
+            stop = end if found < 0 else found + 4
         self._tail = (self._tail + data[max(start, stop - 3) : stop])[-3:]
         return stop
 
