@@ -49,6 +49,12 @@ class Listener(ABC):
         process that has them too, unless *others_go_on* there.
         """
 
+    async def _last_call(self, *, others_go_on: bool) -> None:
+        """Let nobody else connect, and wait for who has begun to, and for what is on its way."""
+        if not others_go_on:
+            refuse(self._sockets)
+        await asyncio.sleep(LAST_CALL_SECONDS)
+
 
 class PublicListener(Listener):
     """
@@ -93,10 +99,7 @@ class PublicListener(Listener):
     async def drain(self, *, others_go_on: bool = False) -> None:
         # From now on every answer says `Connection: close`, and is the last one there.
         self._server.conn_params.no_keep_alive = True
-        if not others_go_on:
-            refuse(self._sockets)
-        # Who has connected, and what is on its way, arrives meanwhile.
-        await asyncio.sleep(LAST_CALL_SECONDS)
+        await self._last_call(others_go_on=others_go_on)
         self._server.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._answer_all(), DRAIN_SECONDS)
@@ -122,8 +125,9 @@ class InternalListener(Listener):
         await self._server.start(self._sockets)
 
     async def drain(self, *, others_go_on: bool = False) -> None:
-        if not others_go_on:
-            refuse(self._sockets)
+        # As there.
+        self._server.is_draining = True
+        await self._last_call(others_go_on=others_go_on)
         await self._server.drain(DRAIN_SECONDS)
 
 

@@ -13,10 +13,10 @@ from tests.web.certificates import trusting, write_certificate
 from tests.web.test_session_events import until
 from tests.web.wire import Wire, get
 from tornado_ds.handlers.base import BaseHandler
-from tornado_ds.handlers.routes import make_app
-from tornado_ds.listeners import PublicListener
+from tornado_ds.handlers.routes import WebApplication, make_app, make_internal_app
+from tornado_ds.listeners import InternalListener, Listener, PublicListener
 from tornado_ds.services import Services
-from tornado_ds.settings import Address
+from tornado_ds.settings import Address, UnixAddress
 from tornado_ds.sockets import listen_on
 
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -107,6 +107,39 @@ async def test_listener_serves_who_has_connected_and_takes_leave_when_it_stops(s
     assert [(answer.status, answer.headers["connection"]) for answer in answers] == [(200, "close")] * 2
     assert len(body) == LARGE
     assert rests == [b"", b"", b""]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("kind", "make", "path"),
+    [
+        pytest.param(PublicListener, make_app, "/login", id="public"),
+        pytest.param(InternalListener, make_internal_app, "/healthz", id="internal"),
+    ],
+)
+async def test_client_is_served_when_it_was_connecting_as_the_server_began_to_stop(
+    tmp_path: Path,
+    services: Services,
+    kind: type[Listener],
+    make: Callable[[Services], WebApplication],
+    path: str,
+) -> None:
+    """A handshake that has begun comes to its end, and what is asked then is answered."""
+    # Where it is moved to, the socket can still be connected to, as over a slow line.
+    before, after = tmp_path / "before.sock", tmp_path / "after.sock"
+    listener = kind(make(services), listen_on(UnixAddress(before), key="listen"))
+    await listener.start()
+    before.rename(after)
+
+    draining = asyncio.create_task(listener.drain())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    async with Wire(after) as wire:
+        wire.send(get(path))
+        answer = await wire.answer()
+    await draining
+
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
 @pytest.mark.gen_test
