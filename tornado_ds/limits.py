@@ -37,7 +37,7 @@ class Limits:
 
 
 class Timed(Protocol):
-    """A connection that is aborted once its *deadline* (seconds of the loop's clock) is over."""
+    """A connection that is aborted once its *deadline* is over."""
 
     deadline: float
 
@@ -48,26 +48,29 @@ class Deadlines:
     """
     The deadlines of whoever begins now to be *idle*, to send a *body*, or to leave unread what we *write*.
 
-    One look at all connections every tick costs less than a timer for each request.
+    One look at all connections every tick costs less than a timer for each request. Time goes by in
+    ticks, also when one of them comes late: that the loop stood still is no fault of the clients.
     """
 
     def __init__(self, limits: Limits, connections: Callable[[], Iterable[Timed]]) -> None:
         self._limits = limits
         self._connections = connections
         self._timer: asyncio.TimerHandle | None = None
+        self._now = 0.0
         self.idle = self.body = self.write = inf
 
     def start(self) -> None:
         """Keep the time from now on."""
-        loop = asyncio.get_running_loop()
-        now, limits = loop.time(), self._limits
-        self.idle = now + limits.tick + limits.idle
-        self.body = now + limits.tick + limits.body
-        self.write = now + limits.tick + limits.write
+        limits = self._limits
+        self._now += limits.tick
+        self.idle = self._now + limits.tick + limits.idle
+        self.body = self._now + limits.tick + limits.body
+        self.write = self._now + limits.tick + limits.write
+        # Before anybody is hung up on, so that nothing that fails there can stop the clock.
+        self._timer = asyncio.get_running_loop().call_later(limits.tick, self.start)
         for connection in list(self._connections()):
-            if connection.deadline < now:
+            if connection.deadline < self._now:
                 connection.abort()
-        self._timer = loop.call_later(limits.tick, self.start)
 
     def stop(self) -> None:
         """Let everybody take their time."""
