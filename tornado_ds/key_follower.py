@@ -34,7 +34,8 @@ class KeyFollower:
         """Follow the file until cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_asked.wait(), self.INTERVAL_SECONDS)
+                async with asyncio.timeout(self.INTERVAL_SECONDS):
+                    await self._is_asked.wait()
             self._is_asked.clear()
             await self.look()
 

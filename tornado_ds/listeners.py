@@ -102,7 +102,8 @@ class PublicListener(Listener):
         await self._last_call(others_go_on=others_go_on)
         self._server.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._answer_all(), DRAIN_SECONDS)
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._answer_all()
         await self._server.close_all_connections()
 
     async def _answer_all(self) -> None:

@@ -18,12 +18,15 @@ from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.fakes import ManualClock
+from tests.unit.test_llhttp import Pipe, turns
 from tests.web.browser import PASSWORD
 from tests.web.conftest import SECRET
+from tests.web.wire import get
 from tornado_ds.errors import StorageError
 from tornado_ds.feed import Feed
 from tornado_ds.handlers.routes import make_internal_app
 from tornado_ds.limits import Limits
+from tornado_ds.llhttp.connection import Connection
 from tornado_ds.llhttp.server import Server as LLHTTPServer
 from tornado_ds.services import Services
 from tornado_ds.snapshot import SessionEvent
@@ -373,6 +376,28 @@ async def test_two_hundred_followers_hear_of_an_end(follow: Follow, services: Se
 
     assert at_work == 200
     assert [sids(messages) for messages in heard] == [["one"]] * 200
+
+
+async def test_followers_are_forgotten_in_whatever_turn_of_the_loop_they_hang_up(services: Services) -> None:
+    """Those who go while their first event is written are not kept until the next sign of life."""
+    # In memory, so that the first event is written within those turns.
+    feed = Feed(MemorySessionStore(), snapshot=services.snapshot, clock=services.clock)
+    feed.HEARTBEAT_SECONDS = 3600
+    app = make_internal_app(replace(services, feed=feed))
+    request = get("/session-events", f"Authorization: {AUTHORIZATION}")
+    pipes = [Pipe() for _ in range(50)]
+
+    for count, pipe in enumerate(pipes):
+        connection = Connection(LLHTTPServer(app))
+        connection.connection_made(pipe)
+        connection.data_received(request)
+        await turns(count)
+        pipe.abort()
+        connection.connection_lost(None)
+    await turns()
+
+    assert b": still here" in pipes[-1].written
+    assert feed.followers == 0
 
 
 async def test_follower_who_reads_nothing_holds_up_nobody(services: Services) -> None:

@@ -166,7 +166,8 @@ class InFlight:
         while True:
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
             except TimeoutError:
                 if not self._connections:
                     return

@@ -51,7 +51,9 @@ class SessionEventsHandler(BaseHandler):
                 async for batch in batches:
                     self.set_header("Content-Type", "text/event-stream; charset=utf-8")
                     self.write(_as_text(batch))
-                    await asyncio.wait_for(self.flush(), WRITE_SECONDS)
+                    # Not wait_for: with Python 3.11 it can overhear that the follower has hung up.
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await self.flush()
         except (StreamClosedError, TimeoutError):
             log.info("follower lost")
         except StorageError as exc:

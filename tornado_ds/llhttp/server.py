@@ -113,4 +113,5 @@ class Server:
         self._is_empty.clear()
         if self._connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_empty.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._is_empty.wait()
