@@ -34,7 +34,8 @@ class Workers:
     *work* is called with a file descriptor that becomes readable when the
     parent is gone, so that no worker outlives it unnoticed. SIGHUP is passed on.
     *buried* is called with the process id of each that ended, *stopping* before they
-    are told to stop.
+    are told to stop. A process that the system does not grant is asked for again, as
+    if it had ended right after its start.
     """
 
     def __init__(
@@ -45,12 +46,15 @@ class Workers:
         buried: Callable[[int], None],
         stopping: Callable[[], None],
         pause: Callable[[float], None] = time.sleep,
+        fork: Callable[[], int] = os.fork,
     ) -> None:
-        self._count = count
+        # How many are still to be started.
+        self._missing = count
         self._work = work
         self._buried = buried
         self._stopping = stopping
         self._pause = pause
+        self._fork = fork
         self._started: dict[int, float] = {}
         self._is_stopping = False
         self._early_ends = 0
@@ -62,22 +66,40 @@ class Workers:
         Return when all have ended after a signal.
 
         Raises:
-            WorkerError: They end again and again right after their start, and nobody serves.
+            WorkerError: They cannot be started, or end right after that, again and again, and nobody serves.
         """
         orphaned, self._parent_lives = os.pipe()
         handlers = {number: signal.signal(number, self._pass_on) for number in _TO_ALL}
         try:
-            for _ in range(self._count):
-                self._start(orphaned)
-            while self._started:
-                self._bury(*os.wait(), orphaned)
+            while self._started or self._is_short:
+                self._look_after(orphaned)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             os.close(orphaned)
             os.close(self._parent_lives)
         if self._has_given_up:
-            raise WorkerError("the workers end right after their start; see the log above")
+            raise WorkerError("the workers cannot be started, or end right after their start; see the log above")
+
+    @property
+    def _is_short(self) -> bool:
+        return self._missing > 0 and not self._is_stopping
+
+    def _look_after(self, orphaned: int) -> None:
+        """Start one if any is missing; see who has ended, and wait for that only if none is."""
+        if self._is_short:
+            self._try_to_start(orphaned)
+        if self._started:
+            pid, status = os.waitpid(-1, os.WNOHANG if self._is_short else 0)
+            if pid:
+                self._bury(pid, status)
+
+    def _try_to_start(self, orphaned: int) -> None:
+        try:
+            self._start(orphaned)
+        except OSError as exc:
+            log.error("worker not started", reason=exc.strerror)
+            self._note_end(time.monotonic())
 
     def _start(self, orphaned: int) -> None:
         # A signal that came between the fork and the note of it would miss the new one.
@@ -86,10 +108,11 @@ class Workers:
             # Nor would one be told to stop that is started after the others were.
             if self._is_stopping:
                 return
-            pid = os.fork()
+            pid = self._fork()
             if pid == 0:
                 self._become_worker(orphaned)
             self._started[pid] = time.monotonic()
+            self._missing -= 1
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
         log.info("worker started", pid=pid)
@@ -114,18 +137,14 @@ class Workers:
             # Not sys.exit: what the parent wanted to do after the fork is not the worker's.
             os._exit(code)
 
-    def _bury(self, pid: int, status: int, orphaned: int) -> None:
+    def _bury(self, pid: int, status: int) -> None:
         started = self._started.pop(pid, None)
         self._buried(pid)
         if started is None or self._is_stopping:
             return
         log.error("worker ended", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
+        self._missing += 1
         self._note_end(started)
-        if self._early_ends >= MAX_EARLY_ENDS and not self._somebody_serves:
-            self._has_given_up = True
-            self._pass_on(signal.SIGTERM, None)
-        else:
-            self._start(orphaned)
 
     def _note_end(self, started: float) -> None:
         now = time.monotonic()
@@ -136,6 +155,9 @@ class Workers:
             self._trouble_since = now
         self._early_ends += 1
         self._pause(PAUSES[min(self._early_ends, len(PAUSES)) - 1])
+        if self._early_ends >= MAX_EARLY_ENDS and not self._somebody_serves:
+            self._has_given_up = True
+            self._pass_on(signal.SIGTERM, None)
 
     @property
     def _somebody_serves(self) -> bool:

@@ -1,5 +1,6 @@
 """When the parent of several workers goes on, and when it gives up."""
 
+import errno
 import json
 import os
 import signal
@@ -43,9 +44,9 @@ def supervise(folder: Path, servers: int) -> None:
 class ToldToStopLate(Workers):
     """Gets its signal when a worker has ended, and before anybody has taken note."""
 
-    def _bury(self, pid: int, status: int, orphaned: int) -> None:
+    def _bury(self, pid: int, status: int) -> None:
         signal.raise_signal(signal.SIGTERM)
-        super()._bury(pid, status, orphaned)
+        super()._bury(pid, status)
 
 
 def stop_late(folder: Path) -> None:
@@ -104,3 +105,52 @@ def test_parent_goes_on_while_somebody_serves(tmp_path: Path, servers: int, expe
     assert outcome == expected
     assert pauses == [*PAUSES, PAUSES[-1]][: len(pauses)]
     assert len(pauses) >= MAX_EARLY_ENDS
+
+
+def run_short(folder: Path, granted: int) -> None:
+    """
+    Run two workers on a system that grants *granted* processes, and others after it was asked often enough.
+
+    The first worker to be started serves, the second one ends; stop when a third one has come.
+    """
+    pauses: list[float] = []
+    asked = 0
+
+    def fork() -> int:
+        nonlocal asked
+        asked += 1
+        if granted < asked <= granted + ENOUGH:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return os.fork()
+
+    def work(orphaned: int) -> None:
+        if asked == 2:
+            return
+        if asked > 2:
+            os.kill(os.getppid(), signal.SIGTERM)
+        os.read(orphaned, 1)
+
+    try:
+        Workers(2, work, buried=lambda pid: None, stopping=lambda: None, pause=pauses.append, fork=fork).run()
+        outcome = "stopped"
+    except WorkerError:
+        outcome = "gave up"
+    (folder / "outcome").write_text(json.dumps([outcome, asked, len(pauses)]))
+
+
+@pytest.mark.parametrize(
+    ("granted", "expected"),
+    [
+        # One pause is for the worker that ended, the others are for those that could not be started.
+        pytest.param(2, ["stopped", 3 + ENOUGH, 1 + ENOUGH], id="one-serves"),
+        pytest.param(0, ["gave up", MAX_EARLY_ENDS, MAX_EARLY_ENDS], id="none-serves"),
+    ],
+)
+def test_parent_goes_on_when_the_system_grants_no_process(tmp_path: Path, granted: int, expected: list[object]) -> None:
+    """Those who serve are not left alone for it; it is asked again after a pause, as long as one of them lives."""
+    parent = get_context("spawn").Process(target=run_short, args=(tmp_path, granted))
+
+    parent.start()
+    parent.join(30)
+
+    assert json.loads((tmp_path / "outcome").read_text()) == expected
