@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.plan import Plan
-from tornado_ds.app import open_services
+from tornado_ds.app import open_services, prepare_database
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings
 from tornado_ds.tokens import Claims
@@ -110,6 +110,7 @@ def issue_tokens(folder: Path, numbers: Iterable[int]) -> list[str]:
     """Return a valid token for each of *numbers*: a session of its own, that no table has to know."""
 
     async def run() -> list[str]:
+        await prepare_database(settings_of(folder))
         async with open_services(settings_of(folder)) as services:
             return [_issue(services, number) for number in numbers]
 
