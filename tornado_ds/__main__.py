@@ -6,6 +6,15 @@ import sys
 
 def main() -> None:
     """Run the command line and exit."""
+    try:
+        code = _run()
+    except KeyboardInterrupt:
+        # While all was still being imported; later, commands see to it themselves.
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
     # What importing makes is there to stay: a collector that goes through it again and again
     # takes a tenth of the start, and would go on with every module that is loaded later.
     gc.disable()
@@ -13,7 +22,7 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    sys.exit(run(sys.argv[1:]))
+    return run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import pytest
 import typer
@@ -214,6 +214,77 @@ def test_command_ends_quietly_when_nobody_reads_on() -> None:
 
     os.close(writer)
     assert (1, b"") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--help"], id="help"),
+        pytest.param(["users", "list"], id="table"),
+        pytest.param(["users", "list", "--json"], id="json"),
+        pytest.param(["deepstream-config"], id="text"),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_command_fails_in_one_line_when_the_disk_is_full(arguments: list[str], unbuffered: str) -> None:
+    """A report that nobody got is no success; what else was done is, and the line says so."""
+    with open("/dev/full", "wb") as full:
+        done = program(arguments, stdout=full, environment={"PYTHONUNBUFFERED": unbuffered})
+
+    line = "error: standard output cannot be written: No space left on device; what was to be changed is changed\n"
+    assert (1, line) == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["users", "list"], id="table"),
+        pytest.param(["users", "list", "--json"], id="json"),
+        pytest.param(["config", "show"], id="config"),
+    ],
+)
+def test_command_does_its_work_when_standard_output_is_closed(arguments: list[str]) -> None:
+    """Whoever closes it wants no report; Python then has no standard output at all."""
+    done = program(["-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "tornado_ds", *arguments], command=["sh"])
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_command_exits_130_when_it_is_interrupted_while_it_starts() -> None:
+    """Ctrl-C is no mistake at that moment either."""
+    interrupted = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *others):
+        if name == "tornado_ds.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from tornado_ds.__main__ import main
+main()
+"""
+
+    done = program(["-c", interrupted], command=[sys.executable])
+
+    assert (130, "") == (done.returncode, done.stderr)
+
+
+def program(
+    arguments: list[str],
+    *,
+    command: Sequence[str] = (sys.executable, "-m", "tornado_ds"),
+    stdout: IO[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as a program of its own, and return how it ended."""
+    return subprocess.run(
+        [*command, *arguments],
+        env={**os.environ, **(environment or {})},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_operator_is_a_number_when_the_account_has_no_name(

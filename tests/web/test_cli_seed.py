@@ -479,6 +479,9 @@ def test_seed_takes_clear_passwords_of_deepstream(settings: Settings, tmp_path: 
         pytest.param(("nobody.yml",), "error: nobody.yml cannot be read: No such file or directory", id="no-file"),
         pytest.param((".", "--format", "csv"), "error: . cannot be read: Is a directory", id="folder"),
         pytest.param(
+            ("/dev/zero", "--format", "json"), "error: /dev/zero is larger than 256 MiB: seed it in parts", id="endless"
+        ),
+        pytest.param(
             ("users.txt",), "error: users.txt ends in none of .yml, .yaml, .json, .csv: say --format", id="txt"
         ),
         pytest.param(

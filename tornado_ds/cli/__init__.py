@@ -1,5 +1,6 @@
 """The commands. Each prints one line on stderr and exits non-zero when it fails, never a traceback."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,10 @@ from tornado_ds.cli import (
 )
 from tornado_ds.cli.common import config_file, visible
 from tornado_ds.errors import ReadOnlyUserStoreError, TornadoDSError
+
+# What a full disk, a broken device or a descriptor that is open for reading only say to whoever writes. Files of
+# ours fail with errors of ours, so it is the output.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 app = typer.Typer(
     name="python -m tornado_ds",
@@ -66,11 +71,10 @@ def start(
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
-    if sys.stdin is None:
-        # Whoever called us closed it: there is nothing to read.
-        sys.stdin = open(os.devnull)  # noqa: SIM115  # for the rest of the process
+    _replace_closed_streams()
     try:
         result = app(arguments, prog_name="python -m tornado_ds", standalone_mode=False)
+        sys.stdout.flush()
     except TyperException as exc:
         return _complain(exc.format_message(), exc.exit_code)
     except typer.Abort:
@@ -79,7 +83,27 @@ def run(arguments: list[str]) -> int:
         return _complain(f"change users where they are managed, this user store is read-only: {exc}", 1)
     except TornadoDSError as exc:
         return _complain(str(exc), 1)
+    except OSError as exc:
+        if exc.filename is not None or exc.errno not in _UNWRITABLE:
+            raise
+        _give_up_output()
+        # Commands do first, and report then.
+        return _complain(f"standard output cannot be written: {exc.strerror}; what was to be changed is changed", 1)
     return result if isinstance(result, int) else 0
+
+
+def _replace_closed_streams() -> None:
+    """Let whatever our caller has closed be there: nothing to read, and nobody who sees what is written."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for the rest of the process
+
+
+def _give_up_output() -> None:
+    # What is still buffered would fail once more at the exit, and be reported there.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _complain(message: str, code: int) -> int:

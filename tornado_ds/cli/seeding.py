@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +19,10 @@ from tornado_ds.seed_entries import DeepstreamHash, Entry, check_rows
 from tornado_ds.seed_formats import SeedFormat, read_rows, sniff_format
 
 _ENDINGS: dict[str, SeedFormat] = {".yml": "yaml", ".yaml": "yaml", ".json": "json", ".csv": "csv"}
+
+# A million users with their data. What is read takes many times its size while it is parsed, and
+# a device or a pipe may have no end.
+MAX_SEED_BYTES = 256 * 2**20
 
 # So many names of each kind are printed for people; --json has them all.
 _SHOWN = 5
@@ -98,9 +102,12 @@ def _read_entries(file: str, file_format: SeedFormat | None, deepstream_hash: De
 
 def _read_text(file: str) -> str:
     try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
+            raw = stream.read(MAX_SEED_BYTES + 1)
     except OSError as exc:
         fail(f"{file} cannot be read: {exc.strerror}")
+    if len(raw) > MAX_SEED_BYTES:
+        fail(f"{file} is larger than {MAX_SEED_BYTES // 2**20} MiB: seed it in parts")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
