@@ -124,21 +124,18 @@ def test_serve_starts_when_the_first_start_was_cut_short(environment: dict[str, 
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(["keys", "list"], id="keys-list"),
         pytest.param(["keys", "rotate"], id="keys-rotate"),
         pytest.param(["deepstream-config"], id="deepstream-config"),
         pytest.param(["config", "check"], id="config-check"),
         pytest.param(["config", "show"], id="config-show"),
-        pytest.param(["db", "current"], id="db-current"),
         pytest.param(["db", "upgrade"], id="db-upgrade"),
         pytest.param(["seed", "users.json"], id="seed"),
-        pytest.param(["audit", "list"], id="audit-list"),
     ],
 )
 def test_serve_starts_whatever_command_was_the_first(
     environment: dict[str, str], tmp_path: Path, command: list[str]
 ) -> None:
-    """In a fresh folder every command does its work, and leaves nothing that stops a start."""
+    """In a fresh folder every command that may be the first leaves nothing that stops a start."""
     (tmp_path / "users.json").write_text("[]")
 
     first = _run(command, environment, tmp_path)
@@ -146,6 +143,42 @@ def test_serve_starts_whatever_command_was_the_first(
     assert (0, "") == (first.returncode, first.stderr)
     with _serving(environment, tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["users", "list"], id="users-list"),
+        pytest.param(["sessions", "end", "--everybody"], id="sessions-end"),
+        pytest.param(["sessions", "open", "alice", "--lifetime", "1d"], id="sessions-open"),
+        pytest.param(["keys", "list"], id="keys-list"),
+        pytest.param(["keys", "retire", "0f1e2d3c4b5a6978"], id="keys-retire"),
+        pytest.param(["audit", "list"], id="audit-list"),
+        pytest.param(["throttle", "clear", "--everybody"], id="throttle-clear"),
+        pytest.param(["db", "current"], id="db-current"),
+        pytest.param(["db", "downgrade", "0002", "--yes"], id="db-downgrade"),
+    ],
+)
+def test_command_refuses_a_folder_in_which_no_server_was_started(
+    environment: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    """An operator in the wrong folder must not read that all sessions have ended, and leaves nothing there."""
+    refused = _run(command, environment, tmp_path)
+
+    assert (1, "") == (refused.returncode, refused.stdout)
+    assert refused.stderr == (
+        f"error: there is no data_dir {tmp_path}/var: run this where the server runs, or name its file with --config\n"
+    )
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_command_reaches_postgresql_from_any_folder(
+    environment: dict[str, str], tmp_path: Path, postgresql_url: str
+) -> None:
+    """Where the users and sessions are says the URL, and not the folder."""
+    listed = _run(["users", "list"], environment | {"TORNADO_DS_DATABASE_URL": postgresql_url}, tmp_path)
+
+    assert (0, "There are no users.\n", "") == (listed.returncode, listed.stdout, listed.stderr)
 
 
 def test_serve_refuses_when_postgresql_has_no_tables(
@@ -201,7 +234,8 @@ def _run(arguments: list[str], environment: dict[str, str], folder: Path) -> sub
 
 def _installation(environment: dict[str, str], folder: Path) -> Path:
     """Return the data folder of a server that has been in use."""
-    added = _run(["users", "list"], environment, folder)
+    (folder / "nobody.json").write_text("[]")
+    added = _run(["seed", "nobody.json"], environment, folder)
     assert added.returncode == 0
     return folder / "var"
 

@@ -37,15 +37,18 @@ def current_settings() -> Settings:
     return load_settings(config_file.get())
 
 
-def with_services(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
+def with_services(action: Callable[[Services], Awaitable[_Result]], *, may_create: bool = False) -> _Result:
     """
     Run *action* with all services over the database of the settings, and return its result.
 
-    Works whether or not a server is running; running ones follow by the feed.
+    Works whether or not a server is running; running ones follow by the feed. Where there is
+    no installation yet the command ends, unless it *may_create* one.
     """
 
     async def run() -> _Result:
         settings = current_settings()
+        if settings.uses_embedded_database and not may_create:
+            check_installed(settings)
         configure_logging(settings.log_format, level="warning")
         await prepare_database(settings)
         async with open_services(settings, seconds=COMMAND_SECONDS) as services:
@@ -55,16 +58,29 @@ def with_services(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
     return asyncio.run(run())
 
 
+def check_installed(settings: Settings) -> None:
+    """End the command where there is no data_dir: in another folder it would answer for an installation of nobody."""
+    try:
+        settings.data_dir.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        fail(
+            f"there is no data_dir {settings.data_dir}: run this where the server runs, or name its file with --config"
+        )
+    except OSError:
+        # Whoever opens it says better what is wrong with it.
+        return
+
+
 def operator() -> Actor:
     """Return whoever runs this process, as the audit trail names them."""
     return Actor(name=f"operator:{_login_name()}")
 
 
-def with_users(action: Callable[[Services], Awaitable[_Result]]) -> _Result:
+def with_users(action: Callable[[Services], Awaitable[_Result]], *, may_create: bool = False) -> _Result:
     """Do the same with an *action* on users; where no command reaches them, the command ends."""
     if current_settings().user_store == "memory":
         fail("user_store: the users of `memory` are within the server's process, and no command reaches them")
-    return with_services(action)
+    return with_services(action, may_create=may_create)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from tornado_ds.app import check_not_lost, is_first_start, open_database
 from tornado_ds.audit import Audit, AuditEntry, acting_as
-from tornado_ds.cli.common import current_settings, operator
+from tornado_ds.cli.common import check_installed, current_settings, operator
 from tornado_ds.clock import SystemClock
 from tornado_ds.logs import configure_logging
 from tornado_ds.settings import Settings, make_data_dir
@@ -84,9 +84,10 @@ def _with_database(action: Callable[[Settings, Database], Awaitable[_Result]], *
     async def run() -> _Result:
         settings = current_settings()
         configure_logging(settings.log_format, level="warning")
-        make_data_dir(settings)
-        if not may_create:
+        if settings.uses_embedded_database and not may_create:
+            check_installed(settings)
             check_not_lost(settings)
+        make_data_dir(settings)
         may_make = may_create or is_first_start(settings)
         async with open_database(settings, seconds=COMMAND_SECONDS, may_create=may_make) as database:
             with acting_as(operator()):

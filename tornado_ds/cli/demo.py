@@ -35,7 +35,7 @@ def demo() -> None:
     Example: python -m tornado_ds demo
     """
     settings = current_settings()
-    passwords = with_users(_add_users)
+    passwords = with_users(_add_users, may_create=True)
     asyncio.run(_run(settings, passwords))
 
 

@@ -11,6 +11,7 @@ from tornado_ds.app import is_first_start, prepare_database
 from tornado_ds.audit import AuditEntry
 from tornado_ds.cli.common import (
     JsonOption,
+    check_installed,
     current_settings,
     fail,
     print_json,
@@ -43,7 +44,9 @@ def list_keys(as_json: JsonOption = False) -> None:
 
     Example: python -m tornado_ds keys list
     """
-    rows = _rows(current_settings())
+    settings = current_settings()
+    check_installed(settings)
+    rows = _rows(settings)
     if rows or as_json:
         print_rows(rows, _COLUMNS, as_json=as_json)
     else:
@@ -93,6 +96,7 @@ def retire(
     Example: python -m tornado_ds keys retire 0f1e2d3c4b5a6978
     """
     settings = current_settings()
+    check_installed(settings)
     key = check_retirement(settings.key_file, kid, settings.token.algorithm, now=_now())
     if not yes and (sessions := with_services(lambda services: _signed_by(key, services))):
         _ask(key, sessions)

@@ -74,7 +74,8 @@ def seed(
                 update_passwords=update_passwords,
                 dry_run=dry_run,
                 progress=progress,
-            )
+            ),
+            may_create=True,
         )
     _print_report(report, dry_run=dry_run, as_json=as_json)
 

@@ -62,7 +62,8 @@ def add(
     client = _parse("--client-data", client_data) or {}
     check_username(name)
     _refuse_unless_asked(from_stdin=password_stdin)
-    with_users(lambda services: _check_new(services, User(name, "", server_data=server, client_data=client)))
+    new = User(name, "", server_data=server, client_data=client)
+    with_users(lambda services: _check_new(services, new), may_create=True)
     password = _read_password(name, from_stdin=password_stdin)
     user = with_users(lambda services: services.accounts.add(name, password, server_data=server, client_data=client))
     _report(user, "{name} was added.", as_json=as_json)
