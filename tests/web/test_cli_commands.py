@@ -6,10 +6,12 @@ import os
 import pwd
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -17,6 +19,7 @@ import pytest
 import typer
 
 from tornado_ds import cli
+from tornado_ds.settings import Settings
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -285,6 +288,21 @@ def program(
         timeout=60,
         check=False,
     )
+
+
+def test_db_current_says_when_only_a_newer_version_knows_the_revision(
+    capsys: pytest.CaptureFixture[str], command_settings: Settings
+) -> None:
+    """After a downgrade of the program, whoever looks learns that the number is not an old one."""
+    with closing(sqlite3.connect(command_settings.sqlite_path)) as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.commit()
+
+    code = cli.run(["db", "current"])
+
+    output = capsys.readouterr().out
+    assert code == 0
+    assert output.startswith("The database is at revision 9999, which only a newer version knows; this version needs")
 
 
 def test_operator_is_a_number_when_the_account_has_no_name(

@@ -59,7 +59,8 @@ def current() -> None:
     Example: python -m tornado_ds db current
     """
     revision = _with_database(lambda settings, database: schema.current_revision(database))
-    typer.echo(f"The database is at revision {revision or 'none'}; this version needs {schema.head_revision()}.")
+    newer = ", which only a newer version knows" if schema.is_newer(revision) else ""
+    typer.echo(f"The database is at revision {revision or 'none'}{newer}; this version needs {schema.head_revision()}.")
 
 
 async def _upgrade(settings: Settings, database: Database) -> None:

@@ -33,6 +33,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
     """
     from alembic import command
 
+    _refuse_newer(await current_revision(database))
     await _run(database, lambda config: command.upgrade(config, revision))
 
 
@@ -40,6 +41,7 @@ async def downgrade(database: Database, revision: str) -> None:
     """Undo the migrations behind *revision* (`base` for all); errors as for `upgrade`."""
     from alembic import command
 
+    _refuse_newer(await current_revision(database))
     await _run(database, lambda config: command.downgrade(config, revision))
 
 
@@ -78,12 +80,24 @@ async def check_schema(database: Database) -> None:
     current = await current_revision(database)
     if current == REVISION:
         return
-    if current is not None and current not in _known_revisions():
-        raise SchemaError(f"the database is at revision {current}, which only a newer version of tornado_ds knows")
+    _refuse_newer(current)
     raise SchemaError(
         f"the database is at revision {current or 'none'}, this version needs {REVISION}:"
         " run `python -m tornado_ds db upgrade`"
     )
+
+
+def is_newer(revision: str | None) -> bool:
+    """True for the *revision* of a database that a newer version has changed."""
+    return revision not in {None, REVISION} and revision not in _known_revisions()
+
+
+def _refuse_newer(revision: str | None) -> None:
+    if is_newer(revision):
+        raise SchemaError(
+            f"the database is at revision {revision}, which only a newer version of tornado_ds knows:"
+            " install that version, or restore the backup"
+        )
 
 
 async def _run(database: Database, migrate: "Callable[[Config], None]") -> None:
