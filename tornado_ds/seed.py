@@ -130,9 +130,12 @@ def _check(accounts: Accounts, entry: Entry, user: User) -> None:
 
 
 def _data_changes(accounts: Accounts, entry: Entry, user: User) -> UserChanges:
-    _check(accounts, entry, user)
     wanted = UserChanges(server_data=entry.server_data, client_data=entry.client_data, disabled=entry.disabled)
-    return drop_unchanged(wanted, user)
+    changes = drop_unchanged(wanted, user)
+    # As in `Accounts`: what is stored already may be as it is.
+    if changes.server_data is not None or changes.client_data is not None:
+        _check(accounts, entry, user)
+    return changes
 
 
 def _if_other(wanted: Mapping[str, Any] | None, stored: Mapping[str, Any]) -> Mapping[str, Any] | None:

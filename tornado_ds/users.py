@@ -157,7 +157,7 @@ def check_data(server_data: Mapping[str, Any], client_data: Mapping[str, Any]) -
     Accept data that fits into a token and says nothing that the server says itself.
 
     Raises:
-        UserDataError: Not JSON, over 2 KiB together, or a reserved key.
+        UserDataError: Not JSON, over 2 KiB together, a reserved key, or roles that are no list of words.
     """
     for what, data, reserved in (
         ("server_data", server_data, RESERVED_SERVER_DATA),
@@ -166,6 +166,10 @@ def check_data(server_data: Mapping[str, Any], client_data: Mapping[str, Any]) -
         taken = sorted(reserved & data.keys())
         if taken:
             raise UserDataError(f"{what} may not hold {', '.join(taken)}: the server sets that itself")
+    if not _are_roles(server_data.get("roles", [])):
+        raise UserDataError(
+            'each of the roles must be text that can be seen, and there once, in a list: "roles": ["editor", "admin"]'
+        )
     size = len(_as_json("server_data", server_data)) + len(_as_json("client_data", client_data))
     if size > MAX_DATA_BYTES:
         raise UserDataError(
@@ -182,6 +186,15 @@ def with_data(
         server_data=user.server_data if server_data is None else server_data,
         client_data=user.client_data if client_data is None else client_data,
     )
+
+
+def _are_roles(value: object) -> bool:
+    # A rule asks whether roles include 'editor', which is true of the text 'subeditor' too.
+    return isinstance(value, list) and all(map(_is_role, value)) and len(set(value)) == len(value)
+
+
+def _is_role(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value == value.strip() and all(map(_is_visible, value))
 
 
 def _is_visible(character: str) -> bool:

@@ -1,7 +1,11 @@
 """Who gets into deepstream, and as whom: the real server, the real client, our config."""
 
+import json
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +53,18 @@ def test_rule_sees_the_roles(auth_server: AuthServer, connect: Connect, cookie: 
 
     assert reader.read("news/today") == {"title": "sunny"}
     assert is_denied(lambda: reader.write("news/today", {"title": "rainy"}))
+
+
+def test_rule_takes_no_text_for_roles(auth_server: AuthServer, connect: Connect) -> None:
+    """Roles that another program stored as a text give nothing away: `subeditor` is no editor."""
+    auth_server.cli("seed", "-", text=json.dumps([{"username": "suzy", "password": PASSWORD}]))
+    file = Path(auth_server.settings["TORNADO_DS_DATA_DIR"]) / "tornado_ds.sqlite3"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("""UPDATE users SET server_data = '{"roles": "subeditor"}' WHERE username = 'suzy'""")
+    client = connect(cookie=auth_server.log_in("suzy", PASSWORD))
+    client.login()
+
+    assert is_denied(lambda: client.write("news/today", {"title": "mine"}))
 
 
 def test_change_reaches_other_clients(auth_server: AuthServer, connect: Connect, cookie: str) -> None:

@@ -158,6 +158,8 @@ def test_row_is_refused_with_its_line_when_it_names_nobody(fields: object, expec
         pytest.param({"roles": "editor"}, "roles must be a list", id="text-as-roles"),
         pytest.param({"roles": ["editor", 7]}, "each of the roles must be text", id="number-as-role"),
         pytest.param({"roles": [""]}, "each of the roles must be text", id="empty-role"),
+        pytest.param({"roles": ["editor", "editor"]}, "each of the roles must be text", id="role-twice"),
+        pytest.param({"server_data": {"roles": "subeditor"}}, "each of the roles must be text", id="text-in-data"),
         pytest.param({"roles": [], "server_data": {"roles": []}}, "roles are there twice", id="roles-twice"),
         pytest.param({"disabled": "maybe"}, "disabled must be true or false", id="text-as-disabled"),
         pytest.param({"disabled": 1}, "disabled must be true or false", id="number-as-disabled"),

@@ -199,6 +199,34 @@ def test_check_data_refuses_server_data_when_they_cannot_travel(data: dict[Any, 
         check_data(data, {})
 
 
+@pytest.mark.parametrize("roles", [pytest.param([], id="none"), pytest.param(["editor", "head of Büro 1"], id="two")])
+def test_check_data_accepts_roles_when_they_are_a_list_of_words(roles: list[str]) -> None:
+    """What rules can tell apart may be a role, and nobody needs one."""
+    check_data({"roles": roles}, {})
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        pytest.param("subeditor", id="text"),
+        pytest.param(None, id="null"),
+        pytest.param({"editor": True}, id="mapping"),
+        pytest.param(["editor", 7], id="number"),
+        pytest.param([["editor"]], id="list-in-list"),
+        pytest.param([""], id="empty"),
+        pytest.param([" "], id="blank"),
+        pytest.param(["editor "], id="blank-at-the-end"),
+        pytest.param(["edi\u200btor"], id="invisible"),
+        pytest.param(["edi\x1b[2Jtor"], id="escape-sequence"),
+        pytest.param(["editor", "reader", "editor"], id="twice"),
+    ],
+)
+def test_check_data_refuses_roles_when_they_are_no_list_of_words(roles: object) -> None:
+    """A rule that asks whether the text `subeditor` includes `editor` would say yes."""
+    with pytest.raises(UserDataError, match=r'each of the roles must be text .*: "roles": \["editor", "admin"\]'):
+        check_data({"roles": roles}, {})
+
+
 @pytest.mark.parametrize("key", sorted(RESERVED_CLIENT_DATA))
 def test_check_data_refuses_client_data_when_the_server_sets_them(key: str) -> None:
     """A user cannot be given a second username, expiry or token."""

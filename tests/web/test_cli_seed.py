@@ -22,7 +22,7 @@ from tornado_ds import cli
 from tornado_ds.errors import AuthenticationError
 from tornado_ds.resources import resource
 from tornado_ds.settings import Settings
-from tornado_ds.users import User
+from tornado_ds.users import User, UserChanges
 
 PASSWORD = "correct horse battery staple"
 OTHER = "another horse, another staple"
@@ -315,6 +315,18 @@ def test_live_sessions_follow_an_update(
 
     sessions = with_services(settings, lambda services: services.sessions.list("alice", include_ended=True))
     assert reasons == {session.end_reason for session in sessions}
+
+
+def test_update_disables_somebody_whose_stored_roles_are_no_list(settings: Settings, seed: Seed) -> None:
+    """What is stored already may be as it is: the file does not change it."""
+    seed([{"username": "alice", "password": PASSWORD}])
+    odd = UserChanges(server_data={"roles": "subeditor"})
+    with_services(settings, lambda services: services.users.update("alice", odd))
+
+    report = seed([{"username": "alice", "disabled": True}], "--update")
+
+    assert {**NOTHING, "updated": ["alice"]} == {key: report[key] for key in NOTHING}
+    assert stored(settings)["alice"].is_disabled
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tornado_ds.errors import AuthenticationError, ReadOnlyUserStoreError
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings
 from tornado_ds.storage.memory import MemoryUserStore
-from tornado_ds.users import User
+from tornado_ds.users import User, UserChanges
 
 PASSWORD = "correct horse battery staple"
 OTHER = "another horse, another staple"
@@ -71,6 +71,11 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Stdin:
 def run(*arguments: str) -> int:
     """Run one command."""
     return cli.run(["users", *arguments])
+
+
+def store_data(settings: Settings, server_data: dict[str, Any]) -> None:
+    """Store *server_data* of alice past the rules, as another program can."""
+    with_services(settings, lambda services: services.users.update("alice", UserChanges(server_data=server_data)))
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -409,16 +414,58 @@ def test_roles_fails_when_it_is_told_two_things(capsys: pytest.CaptureFixture[st
     assert said.startswith("error: name the roles, or use --add and --remove, or --clear")
 
 
-def test_roles_are_added_only_to_a_list(alice: User, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("alice")
+def test_roles_are_added_only_to_a_list(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """What somebody else stored as roles may be anything; it is shown, and can be replaced."""
-    run("set-data", "alice", "--server-data", '{"roles": {"editor": true}}')
-    capsys.readouterr()
+    store_data(settings, {"roles": {"editor": True}})
 
     said = complaint(capsys, "roles", "alice", "--add", "admin")
 
     assert said.startswith("error: server_data.roles of 'Alice' is no list of text")
     assert {"editor": True} == answer(capsys, "roles", "alice")["server_data"]["roles"]
     assert ["admin"] == answer(capsys, "roles", "alice", "admin")["server_data"]["roles"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("roles", "alice", "editor "), id="roles"),
+        pytest.param(("roles", "alice", "--add", ""), id="roles-add"),
+        pytest.param(("set-data", "alice", "--server-data", '{"roles": "subeditor"}'), id="set-data"),
+        pytest.param(("add", "bob", "--server-data", '{"roles": "subeditor"}', "--password-stdin"), id="add"),
+    ],
+)
+@pytest.mark.usefixtures("alice")
+def test_roles_are_refused_when_they_are_no_list_of_words(
+    capsys: pytest.CaptureFixture[str], stdin: Stdin, arguments: tuple[str, ...]
+) -> None:
+    """A rule would find `editor` in the text `subeditor`; the message says what to write instead."""
+    stdin(PASSWORD)
+
+    said = complaint(capsys, *arguments)
+
+    assert said.startswith("error: each of the roles must be text that can be seen, and there once, in a list")
+
+
+def test_add_keeps_a_role_once_when_it_is_named_twice(capsys: pytest.CaptureFixture[str], stdin: Stdin) -> None:
+    """As `users roles` does."""
+    stdin(PASSWORD)
+
+    user = answer(capsys, "add", "bob", "--role", "editor", "--role", "editor", "--password-stdin")
+
+    assert ["editor"] == user["server_data"]["roles"]
+
+
+@pytest.mark.usefixtures("alice")
+def test_disable_works_when_the_stored_roles_are_no_list(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An account of before there was a rule, or of another program, can be closed."""
+    store_data(settings, {"roles": "subeditor"})
+
+    user = answer(capsys, "disable", "alice")
+
+    assert (True, {"roles": "subeditor"}) == (user["disabled"], user["server_data"])
 
 
 @pytest.mark.parametrize(

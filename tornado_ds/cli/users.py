@@ -58,7 +58,7 @@ def add(
 
     Example: python -m tornado_ds users add alice --role editor
     """
-    server = with_roles(_parse("--server-data", server_data), role) or {}
+    server = with_roles(_parse("--server-data", server_data), role and _once(role)) or {}
     client = _parse("--client-data", client_data) or {}
     check_username(name)
     _refuse_unless_asked(from_stdin=password_stdin)
@@ -148,7 +148,7 @@ def roles(
             return user.server_data
         wanted = role or ([] if clear else _edited(user, add_role or [], remove_role or []))
         others = {key: value for key, value in user.server_data.items() if key != "roles"}
-        return with_roles(others, list(dict.fromkeys(wanted))) or {}
+        return with_roles(others, _once(wanted)) or {}
 
     user = with_users(lambda services: _change(services, name, lambda user: UserChanges(server_data=change(user))))
     if as_json:
@@ -241,6 +241,10 @@ def _edited(user: User, more: Sequence[str], less: Sequence[str]) -> list[str]:
     if not _is_list_of_text(present):
         fail(f"server_data.roles of {user.username!r} is no list of text; set it with users roles NAME ROLE...")
     return [role for role in [*present, *more] if role not in less]
+
+
+def _once(roles: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(roles))
 
 
 def _is_list_of_text(value: object) -> TypeGuard[list[str]]:
