@@ -100,15 +100,18 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def new_context(browser: Browser) -> Iterator[NewContext]:
-    """Open fresh browser profiles; they are closed after the test."""
+    """Open fresh browser profiles, closed after the test; no page may have asked for what its policy forbids."""
     contexts: list[BrowserContext] = []
+    said: list[str] = []
 
     def new_context(**options: object) -> BrowserContext:
         contexts.append(browser.new_context(**options))  # type: ignore[arg-type]
         contexts[-1].set_default_timeout(15_000)
+        contexts[-1].on("console", lambda message: said.append(f"{message.page and message.page.url}: {message.text}"))
         return contexts[-1]
 
     yield new_context
 
     for context in contexts:
         context.close()
+    assert [text for text in said if "Content Security Policy" in text] == []

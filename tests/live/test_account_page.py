@@ -13,7 +13,7 @@ from tests.live.test_browser import log_in, violations_of
 
 NEW_PASSWORD = "a purple elephant in the rain"
 
-NAMES = ["anna", "berta", "carla", "dora", "emma", "frida", "greta"]
+NAMES = ["anna", "berta", "carla", "dora", "emma", "frida", "greta", "hanna"]
 
 CONNECT = """
 async (url) => {
@@ -145,6 +145,18 @@ def test_account_page_works_without_javascript(new_context: NewContext, auth_ser
 
     expect(page.get_by_role("listitem")).to_have_count(1)
     assert auth_server.log_in("emma", NEW_PASSWORD)
+
+
+def test_account_page_shows_the_times_of_the_reader(new_context: NewContext, auth_server: AuthServer) -> None:
+    """With JavaScript, moments are in the zone and language of whoever reads, and UTC is what the mouse finds."""
+    page = new_context(timezone_id="Asia/Tokyo", locale="en-GB").new_page()
+    log_in_plainly(page, auth_server, "hanna")
+
+    page.goto(f"{auth_server.url}/account")
+
+    started = page.get_by_role("listitem").locator("time").first
+    expect(started).to_have_attribute("title", re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"))
+    expect(started).to_have_text(re.compile(r"\d{1,2} \w+ \d{4}, \d\d:\d\d"))
 
 
 def test_change_of_password_ends_the_page_in_another_browser(
