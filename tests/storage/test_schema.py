@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, inspect, text
 from tornado.ioloop import IOLoop
 
-from tornado_ds.app import prepare_database
+from tornado_ds.app import open_database, prepare_database
 from tornado_ds.errors import SchemaError, StorageError
 from tornado_ds.resources import resource
 from tornado_ds.settings import Settings
@@ -161,6 +161,31 @@ async def test_prepare_database_makes_the_embedded_one(settings: Settings) -> No
 
     assert settings.sqlite_path.stat().st_size > 0
     assert settings.data_dir.stat().st_mode & 0o077 == 0
+
+
+async def test_prepare_database_makes_a_file_for_its_owner_when_the_folder_is_open_to_all(settings: Settings) -> None:
+    """Neither the database nor what SQLite puts beside it is for others to read, whatever folder was there before."""
+    settings.data_dir.mkdir()
+    settings.data_dir.chmod(0o755)
+
+    await prepare_database(settings)
+    async with open_database(settings) as database, database.transaction():
+        modes = {file.name: file.stat().st_mode & 0o777 for file in settings.data_dir.iterdir()}
+
+    name = settings.sqlite_path.name
+    assert dict.fromkeys([name, f"{name}-wal", f"{name}-shm"], 0o600) == modes
+    assert settings.data_dir.stat().st_mode & 0o777 == 0o755
+
+
+async def test_prepare_database_leaves_the_mode_of_a_file_alone(settings: Settings) -> None:
+    """Somebody who lets a group read the database, say for backups, goes on doing so."""
+    settings.data_dir.mkdir()
+    settings.sqlite_path.touch()
+    settings.sqlite_path.chmod(0o640)
+
+    await prepare_database(settings)
+
+    assert settings.sqlite_path.stat().st_mode & 0o777 == 0o640
 
 
 async def test_prepare_database_refuses_a_missing_sqlite_file_when_it_is_not_the_embedded_one(

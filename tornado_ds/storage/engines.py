@@ -1,10 +1,12 @@
 """Engines for the two databases, with limits, and with connections that are given up once no good can come of them."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 from sqlalchemy import URL, event
@@ -125,6 +127,7 @@ def _check_file(info: Mapping[str, Any]) -> None:
 
 async def _open_sqlite(database: str, **options: Any) -> aiosqlite.Connection:
     """Return what aiosqlite opens; where it cannot, none of its threads is left either."""
+    _make_private(database)
     connection = aiosqlite.connect(database, **options)
     # So that no thread outlives us; SQLAlchemy does the same where it opens the file itself.
     connection._thread.daemon = True
@@ -135,6 +138,15 @@ async def _open_sqlite(database: str, **options: Any) -> aiosqlite.Connection:
         # soon is in a command, there would be a traceback of it.
         await asyncio.to_thread(connection._thread.join)
         raise
+
+
+def _make_private(uri: str) -> None:
+    """Make the file, if SQLite may make it, for its owner alone; what SQLite puts beside it is for the same ones."""
+    parts = urlsplit(uri)
+    # SQLite would let everybody read it; and where we cannot make it, SQLite says why.
+    if parts.query == "mode=rwc":
+        with contextlib.suppress(OSError):
+            os.close(os.open(unquote(parts.path), os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _identity(path: str) -> tuple[int, int] | None:
