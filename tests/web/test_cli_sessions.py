@@ -10,13 +10,26 @@ import pytest
 from tests.commands import with_services
 from tests.live.servers import AuthServer, fetch, wait_for
 from tornado_ds import cli
+from tornado_ds.errors import AuthenticationError, StorageError
 from tornado_ds.services import Services
 from tornado_ds.sessions import OpenSession
 from tornado_ds.settings import Settings
-from tornado_ds.users import UserChanges
+from tornado_ds.storage.memory import MemoryUserStore
+from tornado_ds.users import User, UserChanges
 
 PASSWORD = "correct horse battery staple"
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+STORE_IS_DOWN = (
+    "warning: the directory is away: 'Alice' is taken as it is typed, so type it as `sessions list` shows it"
+)
+
+
+class StoreThatIsDown(MemoryUserStore):
+    """Users whom somebody else manages, and of whom nothing can be heard."""
+
+    async def get(self, username: str) -> User | None:
+        raise StorageError("the directory is away")
 
 
 @pytest.fixture
@@ -145,6 +158,53 @@ def test_end_ends_the_sessions_of_somebody_who_was_removed(
     code = run("end", "--user", "Alice")
 
     assert (code, capsys.readouterr().out) == (0, "Ended 0 sessions.\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        pytest.param(["sessions", "end", "--user", "Alice"], {"ended": 2}, id="end"),
+        pytest.param(["throttle", "clear", "Alice"], {"cleared": 1}, id="throttle"),
+    ],
+)
+def test_command_does_what_it_can_when_the_user_store_is_down(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    expected: dict[str, int],
+) -> None:
+    """What is in our own database needs no directory; the name counts as it is typed, and the command says so."""
+    with_services(settings, fail_to_log_in)
+    capsys.readouterr()
+    monkeypatch.setenv("TORNADO_DS_USER_STORE", f"{__name__}:StoreThatIsDown")
+
+    code = cli.run([*command, "--json"])
+
+    output = capsys.readouterr()
+    assert (code, json.loads(output.out)) == (0, expected)
+    assert output.err.splitlines() == [STORE_IS_DOWN]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        pytest.param(["sessions", "list", "--user", "Alice"], {"Alice"}, id="sessions"),
+        pytest.param(["audit", "list", "--user", "Alice"], {"Alice"}, id="audit"),
+        pytest.param(["sessions", "list", "--user", "alice"], set(), id="other-spelling"),
+    ],
+)
+def test_list_shows_what_there_is_when_the_user_store_is_down(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], expected: set[str]
+) -> None:
+    """Whoever looks into an outage sees what is noted under the name as it is typed, and is told that it is so."""
+    monkeypatch.setenv("TORNADO_DS_USER_STORE", f"{__name__}:StoreThatIsDown")
+
+    code = cli.run([*command, "--json"])
+
+    output = capsys.readouterr()
+    assert (code, {row["username"] for row in json.loads(output.out)}) == (0, expected)
+    assert output.err.splitlines() == [STORE_IS_DOWN.replace("Alice", command[-1])]
 
 
 @pytest.mark.parametrize(
@@ -300,3 +360,9 @@ async def check(services: Services, token: str) -> Any:
     """Return the claims of *token* if a page would take it."""
     await services.feed.read()
     return services.checker.check(token).claims
+
+
+async def fail_to_log_in(services: Services) -> None:
+    """Try a wrong password of alice, from no address."""
+    with pytest.raises(AuthenticationError):
+        await services.accounts.log_in("alice", "not the password")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tornado_ds.audit import EVENTS, AuditEntry, Event
-from tornado_ds.cli.common import JsonOption, fail, print_rows, with_services
+from tornado_ds.cli.common import JsonOption, fail, print_rows, stored_name, with_services
 from tornado_ds.clock import iso
 from tornado_ds.services import Services
 from tornado_ds.settings import parse_duration
@@ -37,8 +37,7 @@ def list_entries(
     events = _events(event or [])
 
     async def run(services: Services) -> list[dict[str, Any]]:
-        found = None if user is None else await services.users.get(user)
-        username = user if found is None else found.username
+        username = await stored_name(services, user)
         start = 0 if since is None else _moment(since, now=int(services.clock.now()))
         return [
             _row(entry)

@@ -17,11 +17,12 @@ from rich.text import Text
 
 from tornado_ds.app import open_services, prepare_database
 from tornado_ds.audit import Actor, acting_as
-from tornado_ds.errors import TornadoDSError
+from tornado_ds.errors import StorageError, TornadoDSError
 from tornado_ds.logs import configure_logging
 from tornado_ds.services import Services
 from tornado_ds.settings import MAX_DURATION, Settings, load_settings, parse_duration
 from tornado_ds.storage.database import COMMAND_SECONDS
+from tornado_ds.users import is_username
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -81,6 +82,24 @@ def with_users(action: Callable[[Services], Awaitable[_Result]], *, may_create: 
     if current_settings().user_store == "memory":
         fail("user_store: the users of `memory` are within the server's process, and no command reaches them")
     return with_services(action, may_create=may_create)
+
+
+async def stored_name(services: Services, name: str | None) -> str | None:
+    """
+    Return *name* as the user store spells it, and as sessions are noted; that of nobody there as it is.
+
+    It is taken as it is typed, too, while a store of somebody else is down: what
+    is in our own database must be within reach just then.
+    """
+    if name is None or not is_username(name):
+        return name
+    try:
+        user = await services.users.get(name)
+    except StorageError as exc:
+        warning = f"warning: {exc}: {name!a} is taken as it is typed, so type it as `sessions list` shows it"
+        typer.echo(visible(warning), err=True)
+        return name
+    return name if user is None else user.username
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

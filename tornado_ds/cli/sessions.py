@@ -4,7 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, seconds_of, with_services, with_users
+from tornado_ds.cli.common import (
+    JsonOption,
+    fail,
+    print_json,
+    print_rows,
+    seconds_of,
+    stored_name,
+    with_services,
+    with_users,
+)
 from tornado_ds.clock import iso
 from tornado_ds.errors import UserNotFoundError
 from tornado_ds.services import Services
@@ -28,7 +37,7 @@ def list_sessions(
     """
 
     async def run(services: Services) -> list[dict[str, Any]]:
-        username = await _stored_name(services, user)
+        username = await stored_name(services, user)
         return [_row(session) for session in await services.sessions.list(username, include_ended=everything)]
 
     print_rows(with_services(run), _COLUMNS, as_json=as_json)
@@ -52,7 +61,7 @@ def end(
     async def run(services: Services) -> int:
         if sid is not None:
             return int(await services.sessions.end(sid, reason="ended_by_operator"))
-        username = await _stored_name(services, user)
+        username = await stored_name(services, user)
         return len(await services.sessions.end_all(username, reason="ended_by_operator"))
 
     ended = with_services(run)
@@ -85,12 +94,6 @@ def open_session(
 
     opened = with_users(run)
     _print({**_row(opened.session), "token": opened.token}, opened.token, as_json=as_json)
-
-
-async def _stored_name(services: Services, name: str | None) -> str | None:
-    """Return the name as the store spells it; that of somebody who was removed as it is."""
-    user = None if name is None else await services.users.get(name)
-    return name if user is None else user.username
 
 
 def _row(session: Session) -> dict[str, Any]:

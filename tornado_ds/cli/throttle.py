@@ -6,11 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from tornado_ds.audit import AuditEntry
-from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, with_services
+from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, stored_name, with_services
 from tornado_ds.clock import iso
 from tornado_ds.services import Services
 from tornado_ds.throttle import Bucket, Throttle
-from tornado_ds.users import is_username
 
 app = typer.Typer(no_args_is_help=True, help="Show and clear failed logins, which are forgotten after a day.")
 
@@ -54,11 +53,11 @@ def clear(
 
     async def run(services: Services) -> int:
         whose = "everybody" if user is None and address is None else "account" if address is None else address
-        found = await services.users.get(user) if user is not None and is_username(user) else None
+        name = await stored_name(services, user)
         async with services.sessions.transaction():
             cleared = await _clear(services.throttle, user, address)
-            name, detail = user if found is None else found.username, f"{cleared} of {whose}"
-            await services.audit.record(AuditEntry(event="throttle.cleared", username=name, detail=detail))
+            entry = AuditEntry(event="throttle.cleared", username=name, detail=f"{cleared} of {whose}")
+            await services.audit.record(entry)
         return cleared
 
     cleared = with_services(run)
