@@ -53,7 +53,9 @@ def _explained(name: str) -> Iterator[None]:
     except SettingsError:
         raise
     except Exception as exc:
-        raise SettingsError(f"user_store: {name} cannot be opened: {' '.join(str(exc).split())}") from exc
+        # With its type: the text of a KeyError is no more than the key.
+        reason = " ".join(f"{type(exc).__name__}: {exc}".split())
+        raise SettingsError(f"user_store: {name} cannot be opened: {reason}") from exc
 
 
 def _find(name: str) -> Any:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from tests.fakes import ManualClock
 from tornado_ds.app import open_services
-from tornado_ds.errors import AuthenticationError, ReadOnlyUserStoreError
+from tornado_ds.errors import AuthenticationError, ReadOnlyUserStoreError, SettingsError
 from tornado_ds.settings import Settings
 from tornado_ds.users import UserChanges
 
@@ -68,6 +68,20 @@ def test_contract_holds_for_the_stores_of_the_page(examples: Path) -> None:
         "test_htpasswd_store.py",
         "test_memory_store.py",
     ]
+
+
+@pytest.mark.gen_test
+async def test_store_of_the_page_is_refused_with_the_kind_of_error_when_its_variable_is_missing(
+    own_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever forgets the variable is told more than its name."""
+    monkeypatch.delenv("HTPASSWD")
+
+    with pytest.raises(SettingsError) as caught:
+        async with open_services(own_settings):
+            pass
+
+    assert str(caught.value) == "user_store: htpasswd_store:open_store cannot be opened: KeyError: 'HTPASSWD'"
 
 
 @pytest.mark.gen_test
