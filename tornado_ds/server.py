@@ -42,6 +42,8 @@ def run(settings: Settings) -> None:
     Raises:
         TornadoDSError: It cannot start; the text says what to do.
     """
+    # All that it asks for to be read again is still to be read.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _raise_descriptor_limit()
     _warn(settings)
     # Here only to see that they can be had: workers would fail one by one, and after files were made.
@@ -61,11 +63,13 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
 
     The same happens when the file descriptor *orphaned* becomes readable.
     """
-    stop = asyncio.Event()
+    stop, is_outdated = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     # Before anybody can have read that we are ready.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # And before anything is read that SIGHUP asks for to be read again.
+    loop.add_signal_handler(signal.SIGHUP, is_outdated.set)
     if orphaned is not None:
         loop.add_reader(orphaned, _leave, orphaned, stop)
         # Here, because the figures of a process stay when it ends: a worker that is tried again
@@ -75,6 +79,8 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
         public = PublicListener(make_app(services), sockets.public, tls=open_tls(settings.tls))
         internal = InternalListener(make_internal_app(services), sockets.internal)
         loop.add_signal_handler(signal.SIGHUP, _reload, services, public)
+        if is_outdated.is_set():
+            _reload(services, public)
         await public.start()
         await internal.start()
         _spare_the_collector()

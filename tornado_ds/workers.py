@@ -120,8 +120,10 @@ class Workers:
     def _become_worker(self, orphaned: int) -> NoReturn:
         code = 1
         try:
-            for number in _TO_ALL:
+            for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
+            # All that it asks for to be read again is still to be read.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
             os.close(self._parent_lives)
             structlog.contextvars.bind_contextvars(worker=os.getpid())

@@ -1,5 +1,6 @@
 """Several workers on one port: restarted, drained, and of one mind."""
 
+import asyncio
 import os
 import re
 import signal
@@ -15,10 +16,15 @@ from pathlib import Path
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from tests.commands import run_command
 from tests.live.servers import fetch, free_port, wait_for
+from tests.web.test_health import LOCAL, until_ready
 from tornado_ds.key_file import add_key
+from tornado_ds.server import serve
+from tornado_ds.settings import Settings
+from tornado_ds.sockets import Sockets, listen_on
 from tornado_ds.workers import Workers
 
 WORKERS = 2
@@ -211,6 +217,41 @@ def test_new_key_signs_when_the_parent_gets_sighup(server: Supervised, token: st
 
     assert newer.startswith(key.header)
     assert {200} == {server.check(each)[0] for each in (token, newer) for _ in range(10)}
+
+
+def test_workers_start_when_the_parent_gets_sighup_meanwhile(tmp_path: Path) -> None:
+    """A reload that is asked for in the middle of the start ends nobody."""
+    server = Supervised(tmp_path)
+
+    try:
+        wait_for(lambda: len(server.events("worker started")) > 0)
+        while len(server.events("ready")) < WORKERS and server.process.poll() is None:
+            server.process.send_signal(signal.SIGHUP)
+        ended = server.events("worker ended")
+    finally:
+        server.close()
+
+    assert ended == []
+
+
+@pytest.mark.gen_test
+async def test_reload_is_not_lost_when_sighup_comes_during_the_start(settings: Settings) -> None:
+    """What was read before it is read again as soon as all is there."""
+    sockets = Sockets(public=listen_on(LOCAL, key="listen"), internal=listen_on(LOCAL, key="internal_listen"))
+    # Where nobody takes it, it is lost, and not the end of the tests.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with capture_logs() as logs:
+        serving = asyncio.create_task(serve(settings, sockets))
+        await asyncio.sleep(0)
+        signal.raise_signal(signal.SIGHUP)
+        await until_ready(sockets.internal[0].getsockname()[1])
+        signal.raise_signal(signal.SIGTERM)
+        await serving
+    signal.signal(signal.SIGHUP, before)
+
+    events = [line["event"] for line in logs if line["event"] in ("reloading", "ready")]
+    assert events == ["reloading", "ready"]
 
 
 def test_start_is_given_up_when_workers_cannot_start(server: Supervised) -> None:
