@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.live.conftest import PASSWORD
-from tests.live.servers import ROOT, AuthServer, Deepstream, Server, free_port
+from tests.live.servers import ROOT, AuthServer, Deepstream, Server, free_port, wait_for
 
 FRAME = """
 daemon off;
@@ -182,7 +182,10 @@ def test_question_of_nginx_has_the_address_that_nginx_saw(site: Site) -> None:
     )
 
     assert answer.headers["X-Seen-Address"] == "203.0.113.66, 127.0.0.2"
-    [line] = [line for line in site.auth.output.splitlines() if "/auth/verify" in line and "127.0.0.2" in line]
+    # The line is written once the answer is on its way.
+    [line] = wait_for(
+        lambda: [line for line in site.auth.output.splitlines() if "/auth/verify" in line and "127.0.0.2" in line]
+    )
     assert "made-up-by-client" not in site.auth.output
     assert "203.0.113.66" not in line
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -170,6 +171,18 @@ def test_command_refuses_a_folder_in_which_no_server_was_started(
         f"error: there is no data_dir {tmp_path}/var: run this where the server runs, or name its file with --config\n"
     )
     assert [] == list(tmp_path.iterdir())
+
+
+def test_command_says_what_is_wrong_with_a_data_dir_that_nobody_can_look_at(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A link to itself is there, and no folder: to look for the right one would not help."""
+    (tmp_path / "var").symlink_to(tmp_path / "var")
+
+    refused = _run(["sessions", "list"], environment, tmp_path)
+
+    assert (1, "") == (refused.returncode, refused.stdout)
+    assert re.fullmatch(r"error: data_dir: .*var cannot be made: File exists\n", refused.stderr)
 
 
 def test_command_reaches_postgresql_from_any_folder(
