@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tornado_ds.errors import ReadOnlyUserStoreError, StorageError, UserExistsError, UserNotFoundError
-from tornado_ds.users import User, UserChanges, UserStore, username_key
+from tornado_ds.users import User, UserChanges, UserStore, is_read_only, username_key
 
 Announce = Callable[[User], Awaitable[None]]
 
@@ -333,6 +333,10 @@ class UserStoreContract:
 
         assert await store.list() == before
 
+    async def test_is_read_only_is_false(self, store: UserStore) -> None:
+        """A store that takes changes does not say that it takes none: people could not change their passwords."""
+        assert not is_read_only(store)
+
 
 @pytest.mark.gen_test(timeout=30)
 class ReadOnlyUserStoreContract:
@@ -396,6 +400,10 @@ class ReadOnlyUserStoreContract:
                 await write
 
         assert await store.list() == before
+
+    async def test_is_read_only_is_true_if_it_is_there(self, store: UserStore) -> None:
+        """Whether it says beforehand that it takes no changes is up to the store; it may not say anything else."""
+        assert getattr(store, "is_read_only", True) is True
 
 
 def _user(username: str, *, password_hash: str = "hash", **fields: Any) -> User:

@@ -71,6 +71,7 @@ class UserStore(Protocol):
     user; values that come back carry the spelling they were added with. A store
     that is managed elsewhere raises `ReadOnlyUserStoreError` from the methods
     that write, and `StorageError` from any method when it cannot be reached.
+    It may say so beforehand, see `is_read_only`.
     """
 
     async def get(self, username: str) -> User | None:
@@ -115,6 +116,11 @@ class UserStore(Protocol):
             UserNotFoundError: There is no such user.
         """
         ...
+
+
+def is_read_only(store: UserStore) -> bool:
+    """True if *store* says, with an attribute of this name, that its users are managed elsewhere."""
+    return getattr(store, "is_read_only", False) is True
 
 
 def username_key(username: str) -> str:

@@ -57,6 +57,12 @@ class StoreOfAnother(MemoryUserStore):
         raise ReadOnlyUserStoreError("users are managed elsewhere")
 
 
+class StoreThatSaysSo(StoreOfAnother):
+    """The same, which can be known before somebody tries."""
+
+    is_read_only = True
+
+
 async def test_account_shows_own_sessions_only(
     alices: Browser, new_browser: NewBrowser, services: Services, bob: User
 ) -> None:
@@ -330,6 +336,17 @@ async def test_password_stays_when_users_are_managed_elsewhere(
     assert b"kept elsewhere" in page.body
     assert (await alices.get("/account")).code == 200
     assert again.code == 303
+
+
+@pytest.mark.parametrize("overrides", [{"user_store": f"{__name__}:StoreThatSaysSo"}])
+async def test_account_has_no_form_for_a_password_when_users_are_managed_elsewhere(
+    alices: Browser, overrides: dict[str, Any]
+) -> None:
+    """Nobody thinks out a password for nothing where the store says beforehand that it keeps none."""
+    page = (await alices.get("/account")).body.decode()
+
+    assert "Your password is kept elsewhere, and cannot be changed here." in page
+    assert 'name="new_password"' not in page
 
 
 async def test_password_page_leads_to_the_login_when_the_session_ended_meanwhile(

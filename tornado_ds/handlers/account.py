@@ -19,6 +19,9 @@ from tornado_ds.handlers.base import BaseHandler, ProtectedHandler, spelled_out
 from tornado_ds.handlers.forms import UNREADABLE, form_field
 from tornado_ds.sessions import Session
 from tornado_ds.tokens import Claims
+from tornado_ds.users import is_read_only
+
+KEPT_ELSEWHERE = "Your password is kept elsewhere, and cannot be changed here."
 
 _NOTICES = {
     "ended": "The session is ended.",
@@ -51,6 +54,7 @@ class AccountHandler(ProtectedHandler):
             username=self.claims.username,
             sessions=[_row(session, current=self.claims.sid) for session in sessions],
             min_length=self.services.settings.passwords.min_length,
+            kept_elsewhere=KEPT_ELSEWHERE if is_read_only(self.services.users) else None,
             message=message,
             notice=notice,
         )
@@ -101,7 +105,7 @@ class PasswordHandler(AccountHandler):
             await self.show(message=f"{str(exc).capitalize()}.")
         except ReadOnlyUserStoreError:
             self.set_status(409)
-            await self.show(message="Your password is kept elsewhere, and cannot be changed here.")
+            await self.show(message=KEPT_ELSEWHERE)
         except (SessionNotFoundError, UserNotFoundError):
             # Ended or removed a moment ago by another server, of which this one has not heard yet.
             self.redirect("/login", status=303)
