@@ -160,6 +160,11 @@ def check_password(password: str, *, username: str, min_length: int) -> str:
     """
     if len(password) < min_length:
         raise UserDataError(f"the password needs at least {min_length} characters")
+    if len(password.encode(errors="replace")) > MAX_PASSWORD_BYTES:
+        raise UserDataError(
+            f"the password may have at most {MAX_PASSWORD_BYTES} bytes: {MAX_PASSWORD_BYTES} plain letters,"
+            " fewer with accents or emoji"
+        )
     if not can_be_hashed(password):
         raise UserDataError(f"the password may have at most {MAX_PASSWORD_BYTES} bytes, and none of them NUL")
     if username_key(password) == username_key(username):

@@ -27,8 +27,8 @@ const SETTLING = 500;
 
 // The script puts either the class or the module that holds it among the globals.
 const Client = globalThis.DeepstreamClient?.DeepstreamClient ?? globalThis.DeepstreamClient;
+if (Client) show('connecting');
 const session = Client ? start(new Client(demo.dataset.deepstreamUrl)) : null;
-if (!session) show('missing');
 showTimeLeft();
 setInterval(showTimeLeft, 1000);
 

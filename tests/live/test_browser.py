@@ -108,6 +108,7 @@ def test_login_works_without_javascript(new_context: NewContext, auth_server: Au
     page.get_by_role("button", name="Log in").click()
 
     expect(page.locator("#who")).to_have_text("alice")
+    expect(page.locator("#connection")).to_have_text("Not connected")
 
 
 def test_page_of_another_origin_cannot_use_the_cookie(

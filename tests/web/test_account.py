@@ -299,6 +299,31 @@ async def test_password_stays_when_a_rule_is_broken(
     assert (await new_browser().log_in()).code == 303
 
 
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        pytest.param(
+            "x" * 73,
+            "The password may have at most 72 bytes: 72 plain letters, fewer with accents or emoji.",
+            id="long",
+        ),
+        pytest.param("x" * 12 + "\0", "The password may have at most 72 bytes, and none of them NUL.", id="nul"),
+    ],
+)
+async def test_account_says_in_words_what_is_wrong_with_a_password(alices: Browser, new: str, expected: str) -> None:
+    """A sentence for people, with its capitals as they are."""
+    page = await change_password(alices, PASSWORD, new)
+
+    assert alert_of(page) == expected
+
+
+async def test_account_says_how_long_a_password_may_be(alices: Browser) -> None:
+    """Both ends of the rule stand at the field, before somebody breaks it."""
+    page = (await alices.get("/account")).body.decode()
+
+    assert "12 to 72 characters; accents and emoji count for several." in page
+
+
 async def test_password_stays_when_it_would_be_the_name(
     new_browser: NewBrowser, io_loop: AsyncIOLoop, services: Services
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient
+from tornado.web import HTTPError
 
 from tests.fakes import ManualClock
 from tests.web.browser import PAGE, SCRIPT, Browser, json_of, session_cookie
@@ -28,9 +29,11 @@ class SecretsHandler(ProtectedHandler):
 
 
 class BrokenHandler(ProtectedHandler):
-    """A route that fails."""
+    """A route that fails, or refuses with any status."""
 
     async def get(self) -> None:
+        if status := self.get_query_argument("status", None):
+            raise HTTPError(int(status))
         if self.get_query_argument("kind") == "storage":
             raise StorageError("the database does not answer")
         raise ZeroDivisionError
@@ -133,6 +136,23 @@ async def test_failing_route_says_nothing_of_the_reason(alices: Browser, expecte
         assert b"Traceback" not in response.body
         assert b"ZeroDivision" not in response.body
         assert b"database" not in response.body
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        pytest.param(413, "What you sent is too large.", id="413"),
+        pytest.param(418, "We cannot answer this request.", id="any-other-4xx"),
+        pytest.param(500, "Something went wrong on our side.", id="500"),
+    ],
+)
+async def test_error_page_says_whose_trouble_it_is(alices: Browser, status: int, expected: str) -> None:
+    """Only what is our trouble is called that."""
+    page = await alices.get(f"/broken?status={status}")
+
+    assert page.code == status
+    assert f"<h1>{expected}</h1>" in page.body.decode()
 
 
 @pytest.mark.gen_test

@@ -17,6 +17,7 @@ from tornado_ds.errors import (
 )
 from tornado_ds.handlers.base import BaseHandler, ProtectedHandler, spelled_out
 from tornado_ds.handlers.forms import UNREADABLE, form_field
+from tornado_ds.passwords import MAX_PASSWORD_BYTES
 from tornado_ds.sessions import Session
 from tornado_ds.tokens import Claims
 from tornado_ds.users import is_read_only
@@ -54,6 +55,7 @@ class AccountHandler(ProtectedHandler):
             username=self.claims.username,
             sessions=[_row(session, current=self.claims.sid) for session in sessions],
             min_length=self.services.settings.passwords.min_length,
+            max_length=MAX_PASSWORD_BYTES,
             kept_elsewhere=KEPT_ELSEWHERE if is_read_only(self.services.users) else None,
             message=message,
             notice=notice,
@@ -102,7 +104,7 @@ class PasswordHandler(AccountHandler):
             await self.show(message=f"The current password was wrong too often. Please try again in {wait}.")
         except UserDataError as exc:
             self.set_status(422)
-            await self.show(message=f"{str(exc).capitalize()}.")
+            await self.show(message=_sentence(str(exc)))
         except ReadOnlyUserStoreError:
             self.set_status(409)
             await self.show(message=KEPT_ELSEWHERE)
@@ -156,6 +158,10 @@ class VerifyHandler(BaseHandler):
             return
         self.set_status(204)
         self.set_header("X-Auth-User", quote(check.claims.username, safe=""))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _as_json(claims: Claims) -> dict[str, str | int]:

@@ -29,10 +29,13 @@ _MESSAGES = {
     403: "You are not allowed to do that.",
     404: "There is nothing at this address.",
     405: "This address does not take requests of that kind.",
-    413: "That is more than this address takes.",
+    413: "What you sent is too large.",
     415: "This address does not take files.",
     503: "We cannot answer just now. Please try again in a moment.",
 }
+
+_THEIR_TROUBLE = "We cannot answer this request."
+_OUR_TROUBLE = "Something went wrong on our side."
 
 
 class BaseHandler(RequestHandler):
@@ -155,7 +158,7 @@ class BaseHandler(RequestHandler):
         if status == 405:
             self.set_header("Allow", ", ".join(self._allowed_methods()))
         if self.is_page_request:
-            message = _MESSAGES.get(status, "Something went wrong on our side.")
+            message = _MESSAGES.get(status, _THEIR_TROUBLE if status < 500 else _OUR_TROUBLE)
             self.render_page("error.html", title=responses.get(status, "Error"), status=status, message=message)
         else:
             code = "unavailable" if status == 503 else responses.get(status, "error").lower().replace(" ", "_")
