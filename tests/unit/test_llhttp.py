@@ -104,9 +104,6 @@ class Room:
         self.deadlines = Deadlines(Limits(), list)
         self.deadlines.idle, self.deadlines.body, self.deadlines.write = 10.0, 5.0, 30.0
 
-    def add(self, connection: Connection) -> bool:
-        return True
-
     def remove(self, connection: Connection) -> None:
         pass
 

@@ -40,9 +40,6 @@ class Host(Protocol):
     is_draining: bool
     deadlines: Deadlines
 
-    def add(self, connection: "Connection") -> bool:
-        """Note a connection; False if there are too many."""
-
     def remove(self, connection: "Connection") -> None:
         """Forget a connection."""
 
@@ -97,16 +94,14 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._flushes: list[asyncio.Future[None]] = []
         self._discarded = 0
-        self.deadline = host.deadlines.idle
+        self.deadline = inf
 
     # From the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not derive from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
-        if not self._host.add(self):
-            self._holds |= _CLOSING
-            self._transport.abort()
+        self.deadline = self._host.deadlines.idle
 
     def data_received(self, data: bytes) -> None:
         if self._unread or self._holds:

@@ -74,14 +74,6 @@ class Server:
 
     # From the connections
 
-    def add(self, connection: Connection) -> bool:
-        """Note *connection*; False if there are too many."""
-        if len(self._connections) >= self._max_connections:
-            self._turned_away.add()
-            return False
-        self._connections.add(connection)
-        return True
-
     def remove(self, connection: Connection) -> None:
         """Forget *connection*."""
         self._connections.discard(connection)
@@ -100,14 +92,23 @@ class Server:
             connection.flush()
 
     def _accepted(self, peer: socket.socket, _address: object) -> None:
-        task = self._loop.create_task(self._arrive(peer))
+        # Before it has a transport, which it gets in another turn: many can be accepted in one.
+        if len(self._connections) >= self._max_connections:
+            self._turned_away.add()
+            peer.close()
+            return
+        connection = Connection(self)
+        self._connections.add(connection)
+        task = self._loop.create_task(self._arrive(connection, peer))
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
 
-    async def _arrive(self, peer: socket.socket) -> None:
-        # Who has gone again already is no error of ours.
-        with contextlib.suppress(OSError):
-            await self._loop.connect_accepted_socket(lambda: Connection(self), peer)
+    async def _arrive(self, connection: Connection, peer: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, peer)
+        except OSError:
+            # Who has gone again already is no error of ours.
+            self.remove(connection)
 
     async def _wait_until_empty(self, seconds: float) -> None:
         self._is_empty.clear()
