@@ -22,7 +22,7 @@ from tornado_ds.handlers.routes import InFlight, WebApplication
 from tornado_ds.limits import Deadlines, Limits
 from tornado_ds.llhttp.checks import Answers, Requests
 from tornado_ds.llhttp.connection import Connection
-from tornado_ds.llhttp.framing import ChunkedBody, Head, is_hopeless, parse_head
+from tornado_ds.llhttp.framing import ChunkedBody, Head, is_hopeless, is_unfinished, parse_head
 
 CHECK = b"POST /check-token HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b"
 
@@ -224,6 +224,37 @@ def test_parse_head_raises_nothing_else_whatever_comes(raw: bytes) -> None:
 def test_is_hopeless_tells_what_can_become_a_request(start: bytes, is_so: bool) -> None:
     """A client that waits for an answer to what is no request need not wait."""
     assert is_hopeless(start) == is_so
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"P", b"POST / HTTP/1.1", b"Host: a", b"x"])).map(b"".join))
+def test_is_unfinished_finds_the_same_wherever_it_goes_on(start: bytes) -> None:
+    """What was looked at already need not be looked at again, wherever packets begin and end."""
+    is_so = [b"\r\n\r\n" not in start[:size] and not is_hopeless(start[:size]) for size in range(len(start) + 1)]
+
+    for seen in range(len(start)):
+        if is_so[seen]:
+            assert is_unfinished(bytearray(start), seen=seen) == is_so[-1]
+
+
+def test_is_unfinished_looks_only_at_what_came_since() -> None:
+    """What is wrong with the part that was found to be in order is not even noticed."""
+    assert is_unfinished(b"no request\n" + b"Host: a", seen=18)
+    assert not is_unfinished(b"no request\n" + b"Host: a\n", seen=18)
+
+
+@pytest.mark.gen_test
+async def test_connection_is_closed_at_the_octet_that_makes_a_head_hopeless() -> None:
+    """However few octets come at once, nobody waits for an answer to what is no request."""
+    connection, pipe = connect()
+    octets = b"POST / HTTP/1.1\r\nHost: a\n"
+
+    were_shut = []
+    for octet in octets:
+        connection.data_received(bytes([octet]))
+        were_shut.append(pipe.is_shut)
+
+    assert were_shut == [False] * (len(octets) - 1) + [True]
+    assert pipe.bodies == [b"bad request"]
 
 
 @given(

@@ -19,7 +19,7 @@ from tornado_ds.handlers.webhook import judge
 from tornado_ds.limits import Deadlines
 from tornado_ds.llhttp.checks import Answers, Request, Requests
 from tornado_ds.llhttp.exchange import Exchange, Peer
-from tornado_ds.llhttp.framing import END_OF_HEAD, Head, is_hopeless
+from tornado_ds.llhttp.framing import END_OF_HEAD, Head, is_hopeless, is_unfinished
 
 log = structlog.get_logger("llhttp")
 
@@ -108,11 +108,13 @@ class Connection(asyncio.Protocol):
             if self._holds & _CLOSING:
                 self._discard(len(data))
                 return
+            # Of half a head, that is what need not be looked at again.
+            seen = len(self._unread)
             self._unread += data
             if self._holds:
                 self._transport.pause_reading()
                 return
-            if len(self._unread) < self._wanted:
+            if len(self._unread) < self._wanted or (not self._wanted and is_unfinished(self._unread, seen=seen)):
                 return
             data = bytes(self._unread)
             self._unread.clear()

@@ -81,9 +81,16 @@ def parse_head(raw: bytes) -> Head:
     )
 
 
-def is_hopeless(start: bytes) -> bool:
-    """True if no request can begin with *start*, so that there is nothing to wait for."""
-    return len(start) > MAX_HEAD_BYTES or _HOPELESS.search(start) is not None
+def is_hopeless(start: bytes | bytearray, since: int = 0) -> bool:
+    """True if no request can begin with *start*, because of what is at *since* or behind it."""
+    return len(start) > MAX_HEAD_BYTES or _HOPELESS.search(start, since) is not None
+
+
+def is_unfinished(start: bytes | bytearray, *, seen: int) -> bool:
+    """True if *start* is no whole head yet, but can still become one, as its first *seen* octets could."""
+    # No more than three of them have to do with what came since.
+    since = max(0, seen - 3)
+    return start.find(END_OF_HEAD, since) < 0 and not is_hopeless(start, since)
 
 
 class ChunkedBody:
