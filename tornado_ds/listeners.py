@@ -19,12 +19,25 @@ DRAIN_SECONDS = 5.0
 
 
 class Listener(ABC):
-    """Sockets and the application that answers there, within the limits of a server on the open Internet."""
+    """
+    Sockets and the application that answers there, within the limits of a server on the open Internet.
 
-    def __init__(self, app: WebApplication, sockets: Sequence[socket.socket], *, limits: Limits | None = None) -> None:
+    Up to *at_once* connections are accepted before it does anything else: many, if it is not said, so
+    that nobody waits in a storm, and few where other processes accept too, so that each gets its share.
+    """
+
+    def __init__(
+        self,
+        app: WebApplication,
+        sockets: Sequence[socket.socket],
+        *,
+        limits: Limits | None = None,
+        at_once: int | None = None,
+    ) -> None:
         self._app = app
         self._sockets = list(sockets)
         self._limits = limits or Limits()
+        self._at_once = at_once
 
     @property
     def port(self) -> int:
@@ -71,8 +84,9 @@ class PublicListener(Listener):
         *,
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
+        at_once: int | None = None,
     ) -> None:
-        super().__init__(app, sockets, limits=limits)
+        super().__init__(app, sockets, limits=limits, at_once=at_once)
         self._server = PublicServer(
             app,
             ssl_options=tls,
@@ -81,6 +95,7 @@ class PublicListener(Listener):
             max_body_size=2**62,
             limits=self._limits,
             bad_request=Answers(is_https=app.services.cookie.is_secure).bad_request,
+            at_once=at_once,
         )
 
     def renew(self, tls: ssl.SSLContext | None) -> None:
@@ -122,7 +137,7 @@ class InternalListener(Listener):
         return self._server.connections
 
     async def start(self) -> None:
-        self._server = LLHTTPServer(self._app, limits=self._limits)
+        self._server = LLHTTPServer(self._app, limits=self._limits, at_once=self._at_once)
         await self._server.start(self._sockets)
 
     async def drain(self, *, others_go_on: bool = False) -> None:

@@ -24,7 +24,7 @@ from tornado_ds.limits import Deadlines, Limits, Tally, affordable_connections
 
 log = structlog.get_logger("server")
 
-# So many are accepted before others get their turn: with TLS each is some work.
+# So many are accepted before others get their turn, unless it is said otherwise: with TLS each is some work.
 _AT_ONCE = 128
 
 # All that Tornado says of what it cannot parse, before any application could.
@@ -39,11 +39,14 @@ class PublicServer(HTTPServer):
     request, which is a quarter of what a short one costs.
     """
 
-    def initialize(self, *arguments: Any, limits: Limits, bad_request: bytes, **options: Any) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, *arguments: Any, limits: Limits, bad_request: bytes, at_once: int | None = None, **options: Any
+    ) -> None:
         super().initialize(*arguments, **options)
         self.conn_params.header_timeout = None
         self.deadlines = Deadlines(limits, lambda: self._clients.values())
         self._bad_request = bad_request
+        self._at_once = at_once or _AT_ONCE
         self._limit = limits.connections or affordable_connections()
         self._clients: dict[IOStream, _Client] = {}
         self._acceptors: list[Acceptor] = []
@@ -59,7 +62,7 @@ class PublicServer(HTTPServer):
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         self.deadlines.start()
-        self._acceptors += [Acceptor(sock, self._handle_connection, at_once=_AT_ONCE) for sock in sockets]
+        self._acceptors += [Acceptor(sock, self._handle_connection, at_once=self._at_once) for sock in sockets]
 
     def stop(self) -> None:
         while self._acceptors:

@@ -31,6 +31,9 @@ log = structlog.get_logger("server")
 
 OBSERVE_SECONDS = 0.25
 
+# A worker that accepted all who wait would have to serve them alone.
+_AT_ONCE_OF_WORKERS = 16
+
 # prometheus_client, when it is imported, looks here whether processes add up their figures.
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -75,9 +78,10 @@ async def serve(settings: Settings, sockets: Sockets, *, orphaned: int | None = 
         # Here, because the figures of a process stay when it ends: a worker that is tried again
         # every few seconds, as long as the database is away, is not to leave any.
         await check_database(settings)
+    at_once = None if orphaned is None else _AT_ONCE_OF_WORKERS
     async with open_services(settings) as services, following(services):
-        public = PublicListener(make_app(services), sockets.public, tls=open_tls(settings.tls))
-        internal = InternalListener(make_internal_app(services), sockets.internal)
+        public = PublicListener(make_app(services), sockets.public, tls=open_tls(settings.tls), at_once=at_once)
+        internal = InternalListener(make_internal_app(services), sockets.internal, at_once=at_once)
         loop.add_signal_handler(signal.SIGHUP, _reload, services, public)
         if is_outdated.is_set():
             _reload(services, public)

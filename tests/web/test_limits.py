@@ -166,6 +166,30 @@ def test_listener_accepts_everybody_at_once_when_many_have_connected(
     assert uvloop.run(connect()) == 100
 
 
+@pytest.mark.parametrize("kind", [PublicListener, InternalListener])
+def test_each_listener_gets_its_share_when_two_accept_at_the_same_socket(
+    settings: Settings, kind: type[Listener]
+) -> None:
+    """As with workers: whoever is the first to look does not take all who wait."""
+
+    async def connect() -> list[int]:
+        async with open_services(settings) as services:
+            [sock] = listen_on(Address("127.0.0.1", 0), key="listen")
+            with ExitStack() as clients:
+                for _ in range(32):
+                    clients.enter_context(socket.create_connection(sock.getsockname()))
+                listeners = [kind(make_app(services), [each], at_once=16) for each in (sock, sock.dup())]
+                for listener in listeners:
+                    await listener.start()
+                await until(lambda: sum(listener.connections for listener in listeners) == 32)
+                connections = [listener.connections for listener in listeners]
+            for listener in listeners:
+                await listener.drain()
+        return connections
+
+    assert uvloop.run(connect()) == [16, 16]
+
+
 @pytest.mark.parametrize(
     ("descriptors", "connections"),
     [

@@ -15,7 +15,7 @@ from tornado_ds.llhttp.connection import Connection
 
 log = structlog.get_logger("llhttp")
 
-# So many are accepted before others get their turn.
+# So many are accepted before others get their turn, unless it is said otherwise.
 _AT_ONCE = 1024
 
 
@@ -27,7 +27,7 @@ class Server:
     descriptors are left for everything else.
     """
 
-    def __init__(self, app: WebApplication, *, limits: Limits | None = None) -> None:
+    def __init__(self, app: WebApplication, *, limits: Limits | None = None, at_once: int | None = None) -> None:
         self.app = app
         self.gate = app.services.gate
         self.requests = Requests(self.gate)
@@ -35,6 +35,7 @@ class Server:
         self.is_draining = False
         limits = limits or Limits()
         self.deadlines = Deadlines(limits, lambda: self._connections)
+        self._at_once = at_once or _AT_ONCE
         self._max_connections = limits.connections or affordable_connections()
         self._connections: set[Connection] = set()
         self._to_flush: list[Connection] = []
@@ -54,7 +55,7 @@ class Server:
         """Accept connections on *sockets*, which listen, and are closed by `drain`."""
         self._loop = asyncio.get_running_loop()
         self.deadlines.start()
-        self._acceptors = [Acceptor(sock, self._accepted, at_once=_AT_ONCE) for sock in sockets]
+        self._acceptors = [Acceptor(sock, self._accepted, at_once=self._at_once) for sock in sockets]
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, answer what was asked within *seconds*, close."""
