@@ -135,8 +135,12 @@ class Metrics:
         self.logins.labels("ok").inc()
 
     def expose(self) -> bytes:
-        """Return the figures of all workers in Prometheus' text format."""
-        self.settle()
+        """
+        Return the figures of all workers, as far as they were settled, in Prometheus' text format.
+
+        For a thread of its own: there are files of each worker to read, also of those that have
+        ended. What counts meanwhile is guarded by prometheus_client, or in the files, as for others.
+        """
         if MULTIPROCESS_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

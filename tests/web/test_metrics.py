@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import sqlite3
+import struct
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from tests.web.test_framing import PLAIN
 from tests.web.test_health import LOCAL, until_ready
 from tests.web.wire import Wire, get, post
 from tornado_ds.errors import OverloadedError
-from tornado_ds.metrics import Metrics
+from tornado_ds.handlers.routes import make_internal_app
+from tornado_ds.listeners import InternalListener
+from tornado_ds.metrics import MULTIPROCESS_VARIABLE, Metrics
 from tornado_ds.server import serve
 from tornado_ds.services import Services
 from tornado_ds.settings import Settings
@@ -139,6 +143,44 @@ async def test_server_tells_its_figures(settings: Settings) -> None:
     assert found["tornado_ds_sessions_live"] == 0
     assert found["tornado_ds_loop_lag_seconds_count"] >= 1
     assert 0 <= found["tornado_ds_feed_age_seconds"] < 60
+
+
+async def test_check_is_answered_while_figures_are_collected(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many files of workers there are to read, and however slowly that goes."""
+    monkeypatch.setenv(MULTIPROCESS_VARIABLE, str(tmp_path))
+    listener = InternalListener(make_internal_app(services), listen_on(LOCAL, key="internal_listen"))
+    await listener.start()
+    file = tmp_path / "counter_1.db"
+    os.mkfifo(file)
+    order: list[str] = []
+    is_checked = threading.Event()
+
+    def fill() -> None:
+        # Not only then, so that the test fails, and does not hang, when the server stands still.
+        is_checked.wait(5)
+        # A file of a worker that has counted nothing says in its first octets where it ends.
+        file.write_bytes(struct.pack("ii", 8, 0))
+
+    filling = asyncio.create_task(asyncio.to_thread(fill))
+    async with Wire(listener.port) as prometheus, Wire(listener.port) as deepstream:
+        deepstream.send(get("/healthz"))
+        await deepstream.answer()
+        prometheus.send(get("/metrics"))
+        scraped = asyncio.create_task(prometheus.answer())
+        scraped.add_done_callback(lambda _: order.append("figures"))
+        await asyncio.sleep(0)
+        deepstream.send(post("/check-token", b"{}", *PLAIN))
+        await deepstream.answer()
+        order.append("check")
+        is_checked.set()
+        answer = await scraped
+    await filling
+    await listener.drain()
+
+    assert order == ["check", "figures"]
+    assert answer.status == 200
 
 
 def test_figures_are_there_before_anything_happens() -> None:

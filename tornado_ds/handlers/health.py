@@ -1,5 +1,7 @@
 """Is it alive, is it ready, and what are the figures."""
 
+import asyncio
+
 from tornado_ds.handlers.base import BaseHandler
 
 
@@ -36,5 +38,7 @@ class MetricsHandler(BaseHandler):
     is_probe = True
 
     async def get(self) -> None:
-        self.set_header("Content-Type", self.services.metrics.CONTENT_TYPE)
-        self.write(self.services.metrics.expose())
+        metrics = self.services.metrics
+        self.set_header("Content-Type", metrics.CONTENT_TYPE)
+        metrics.settle()
+        self.write(await asyncio.to_thread(metrics.expose))
