@@ -25,6 +25,7 @@ from tornado_ds.handlers.base import BaseHandler
 from tornado_ds.handlers.routes import DRAIN_BYTES, make_app, make_internal_app
 from tornado_ds.limits import Limits, affordable_connections
 from tornado_ds.listeners import InternalListener, Listener, PublicListener
+from tornado_ds.llhttp.server import Server
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, Settings
 from tornado_ds.sockets import listen_on
@@ -269,3 +270,19 @@ def _is_closed(client: socket.socket) -> bool:
         return False
     except ConnectionError:
         return True
+
+
+@pytest.mark.gen_test
+async def test_client_who_has_gone_before_its_turn_takes_no_place(services: Services) -> None:
+    """What is no connection any more is not counted as one, and is no error of the server's."""
+    server = Server(make_internal_app(services))
+    await server.start(listen_on(Address("127.0.0.1", 0), key="internal_listen"))
+    gone = socket.socket()
+    gone.close()
+
+    server._accepted(gone, None)
+    meanwhile = server.connections
+    await until(lambda: server.connections == 0)
+    await server.drain(1)
+
+    assert meanwhile == 1
