@@ -53,6 +53,8 @@ class WebApplication(Application):
         self.services = services
         self.max_body_bytes = max_body_bytes
         self.in_flight = InFlight()
+        # Of this application alone: they are filled in anew for each answer.
+        self.webhook_headers = webhook.AnswerHeaders(is_https=services.cookie.is_secure)
         self._take_no_files = {NotFoundHandler, *(route[1] for route in routes)}
         super().__init__(
             [_with_services(route, services) for route in [*extra_handlers, *routes]],
@@ -211,7 +213,7 @@ class _BoundedRequest(HTTPMessageDelegate):
         if start_line.path.partition("?")[0] == webhook.PATH:
             services = self._app.services
             self._inner = webhook.WebhookDelegate(
-                self._connection, services.gate, is_https=services.cookie.is_secure, answered=self._note
+                self._connection, services.gate, headers=self._app.webhook_headers, answered=self._note
             )
         else:
             proxies = self._app.settings["trusted_proxies"]

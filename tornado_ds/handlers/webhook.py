@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from http.client import responses
 
 import structlog
@@ -40,12 +39,17 @@ class WebhookDelegate(HTTPMessageDelegate):
     """
 
     def __init__(
-        self, connection: HTTPConnection, gate: ConnectionGate, *, is_https: bool, answered: Callable[[Verdict], None]
+        self,
+        connection: HTTPConnection,
+        gate: ConnectionGate,
+        *,
+        headers: "AnswerHeaders",
+        answered: Callable[[Verdict], None],
     ) -> None:
         self._connection = connection
         self._gate = gate
         self._answered = answered
-        self._is_https = is_https
+        self._answer_headers = headers
         self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
 
@@ -88,7 +92,7 @@ class WebhookDelegate(HTTPMessageDelegate):
         self._answer(await pending)
 
     def _answer(self, verdict: Verdict) -> None:
-        headers = _ready_headers(verdict.status, verdict.content_type, is_https=self._is_https)
+        headers = self._answer_headers[verdict.status, verdict.content_type]
         headers["Content-Length"] = str(len(verdict.body))
         # Tornado puts it in for whoever gets no other answer; what it needs it has read when it returns.
         headers.pop("Connection", None)
@@ -109,10 +113,15 @@ def judge(gate: ConnectionGate, body: bytes) -> Verdict | Awaitable[Verdict]:
     return verdict if isinstance(verdict, Verdict) else _settle(verdict)
 
 
-@lru_cache
-def _ready_headers(status: int, content_type: str, *, is_https: bool) -> HTTPHeaders:
-    """Return headers that are used again: to make them takes as long as to check a token."""
-    return HTTPHeaders(answer_headers(status, content_type, is_https=is_https))
+class AnswerHeaders(dict[tuple[int, str], HTTPHeaders]):
+    """Headers of answers, by status and type, used again and again: to make them takes as long as to check a token."""
+
+    def __init__(self, *, is_https: bool) -> None:
+        self._is_https = is_https
+
+    def __missing__(self, key: tuple[int, str]) -> HTTPHeaders:
+        self[key] = HTTPHeaders(answer_headers(*key, is_https=self._is_https))
+        return self[key]
 
 
 def answer_headers(status: int, content_type: str, *, is_https: bool) -> dict[str, str]:
