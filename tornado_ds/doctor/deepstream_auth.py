@@ -29,13 +29,13 @@ def examine_auth(content: Mapping[str, Any], settings: Settings, secret: str | N
         yield _misplaced(content)
     for entry in _entries(content):
         yield from _entry(entry)
-    ours = webhook_options(content, settings, secret)
+    found, ours = _http_options(content), webhook_options(content, settings, secret)
     # deepstream asks one after the other until somebody says yes.
-    for options in _http_options(content):
+    for options in found:
         is_ours = options is ours or _asks_us(options, settings, secret)
         yield from _endpoint(text_of(options.get("endpointUrl")), settings, secret, is_ours=is_ours)
         yield from _options(options)
-    if is_list and not _http_options(content):
+    if is_list and not found:
         yield wrong(TOPIC, "auth has no entry of type http, so nobody asks tornado_ds", _PASTE)
 
 
