@@ -91,7 +91,7 @@ def is_first_start(settings: Settings) -> bool:
     Beside keys, one that is not there is lost. Made anew it would know of no session
     that has ended, and the tokens of those would be good again.
     """
-    return settings.uses_embedded_database and not _is_there(settings.key_file)
+    return settings.uses_embedded_database and not is_there(settings.key_file)
 
 
 def check_not_lost(settings: Settings) -> None:
@@ -102,7 +102,7 @@ def check_not_lost(settings: Settings) -> None:
         StorageError: It is neither.
     """
     # In this order: whoever makes keys and database meanwhile makes the database first.
-    if not settings.uses_embedded_database or is_first_start(settings) or _is_there(settings.sqlite_path):
+    if not settings.uses_embedded_database or is_first_start(settings) or is_there(settings.sqlite_path):
         return
     raise _lost(settings)
 
@@ -114,7 +114,8 @@ def _lost(settings: Settings) -> StorageError:
     )
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """True if *path* exists, and can be seen from here."""
     # Path.exists fails in a folder that we may not enter.
     return os.path.exists(path)  # noqa: PTH110
 

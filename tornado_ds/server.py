@@ -15,7 +15,7 @@ import structlog
 import uvloop
 
 from tornado_ds.addresses import UNIX
-from tornado_ds.app import check_database, following, open_services, prepare_database
+from tornado_ds.app import check_database, following, is_there, open_services, prepare_database
 from tornado_ds.errors import SettingsError
 from tornado_ds.handlers.routes import make_app, make_internal_app
 from tornado_ds.key_file import open_key_ring
@@ -124,8 +124,7 @@ def _make_files(settings: Settings) -> None:
 def _files(settings: Settings) -> dict[str, str]:
     """Return which of the files are there that a first start makes."""
     files = {"database": settings.sqlite_path, "keys": settings.key_file, "webhook_secret": settings.secret_file}
-    # Path.exists fails in a folder that we may not enter.
-    return {name: str(file) for name, file in files.items() if os.path.exists(file)}  # noqa: PTH110
+    return {name: str(file) for name, file in files.items() if is_there(file)}
 
 
 def _warn(settings: Settings) -> None:
