@@ -5,7 +5,7 @@ import hashlib
 import sqlite3
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ def bob(io_loop: IOLoop, services: Services) -> User:
     """Another user, with the same password."""
     user: User = io_loop.run_sync(lambda: services.accounts.add("bob", PASSWORD))
     return user
+
+
+@pytest.fixture
+def crowd(io_loop: IOLoop, browser: Browser) -> Iterator[Browser]:
+    """A browser that asks fifty times at once, which the usual client does not."""
+    client = AsyncHTTPClient(force_instance=True, max_clients=50)
+    yield Browser(client, browser.base_url)
+    client.close()
 
 
 async def log_in(
@@ -126,14 +134,10 @@ async def test_login_works_again_after_the_wait_and_starts_from_zero(
 
 
 @pytest.mark.untraced
-async def test_login_hashes_five_of_fifty_passwords_that_come_at_once(browser: Browser, services: Services) -> None:
+async def test_login_hashes_five_of_fifty_passwords_that_come_at_once(crowd: Browser, services: Services) -> None:
     """Attempts are counted before they are tried; what waits for a thread counts too."""
-    client = AsyncHTTPClient(force_instance=True, max_clients=50)
-    crowd = Browser(client, browser.base_url)
-
     responses = await asyncio.gather(*(log_in(crowd, "alice", WRONG) for _ in range(50)))
 
-    client.close()
     statuses = Counter(response.code for response in responses)
     assert statuses[403] == 5
     assert set(statuses) <= {403, 429, 503}
@@ -141,48 +145,36 @@ async def test_login_hashes_five_of_fifty_passwords_that_come_at_once(browser: B
 
 
 @pytest.mark.untraced
-async def test_all_logins_are_good_when_one_account_logs_in_many_times_at_once(
-    browser: Browser, services: Services
-) -> None:
+async def test_all_logins_are_good_when_one_account_logs_in_many_times_at_once(crowd: Browser) -> None:
     """Attempts that are under way are no guesses yet: whoever has the right password waits, and gets in."""
-    client = AsyncHTTPClient(force_instance=True, max_clients=50)
-    crowd = Browser(client, browser.base_url)
-
     responses = await asyncio.gather(*(log_in(crowd, "alice") for _ in range(16)))
 
-    client.close()
     assert Counter(response.code for response in responses) == {303: 16}
 
 
 @pytest.mark.untraced
 async def test_all_logins_are_good_when_many_people_at_one_address_log_in_at_once(
-    browser: Browser, services: Services
+    browser: Browser, crowd: Browser, services: Services
 ) -> None:
     """An office in which some mistype throttles nobody whose password is right: they wait how the others end."""
-    client = AsyncHTTPClient(force_instance=True, max_clients=50)
-    crowd = Browser(client, browser.base_url)
     people = [User(f"user{number}", await services.passwords.hash(PASSWORD)) for number in range(16)]
     await services.users.add(people)
     assert [(await log_in(browser, f"name{number}", WRONG)).code for number in range(28)] == [403] * 28
 
     responses = await asyncio.gather(*(log_in(crowd, each.username) for each in people))
 
-    client.close()
     assert Counter(response.code for response in responses) == {303: 16}
 
 
 @pytest.mark.untraced
 async def test_login_tries_two_of_sixteen_names_when_an_address_has_two_attempts_left(
-    browser: Browser, services: Services
+    browser: Browser, crowd: Browser, services: Services
 ) -> None:
     """Whoever waits at an address, how the others end, is turned away when these were wrong too."""
-    client = AsyncHTTPClient(force_instance=True, max_clients=50)
-    crowd = Browser(client, browser.base_url)
     assert [(await log_in(browser, f"name{number}", WRONG)).code for number in range(28)] == [403] * 28
 
     responses = await asyncio.gather(*(log_in(crowd, f"other{number}", WRONG) for number in range(16)))
 
-    client.close()
     assert Counter(response.code for response in responses) == {403: 2, 429: 14}
     assert services.passwords.pending == 0
 
