@@ -71,9 +71,13 @@ def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
         # waiting, if somebody else wrote in between; so writers say so first.
         seconds = connection.get_execution_options().get(MAY_WAIT)
         if seconds is None:
-            connection.exec_driver_sql("BEGIN")
+            # Each SELECT sees one state of the file by itself, and nobody here reads twice.
             return
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * max(seconds, 0.1))}")
+        # In steps, so that it mostly is what it was: each statement is some way through threads.
+        busy_timeout = max(int(10 * seconds), 1) * 100
+        if connection.info.get("busy_timeout") != busy_timeout:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {busy_timeout}")
+            connection.info["busy_timeout"] = busy_timeout
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     @event.listens_for(engine.sync_engine, "handle_error")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tornado_ds.errors import UserExistsError, UserNotFoundError
@@ -18,6 +18,11 @@ from tornado_ds.users import User, UserChanges, username_key
 # Both databases limit how many values one statement can carry (some 32 000).
 _CHUNK = 1000
 
+# Made once: to put a statement together takes longer than to run it, and every login needs these.
+_USER = select(users).where(users.c.username_key == bindparam("of_key"))
+_LOCKED_USER = _USER.with_for_update(read=True)
+_ADD_SESSION = insert(sessions)
+
 _Item = TypeVar("_Item")
 
 
@@ -28,11 +33,9 @@ class SQLAlchemyUserStore:
         self._database = database
 
     async def get(self, username: str) -> User | None:
-        query = select(users).where(users.c.username_key == username_key(username))
-        if self._database.is_in_transaction:
-            query = query.with_for_update(read=True)
+        query = _LOCKED_USER if self._database.is_in_transaction else _USER
         async with self._database.read() as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(query, {"of_key": username_key(username)})).one_or_none()
         return None if row is None else _user(row)
 
     async def get_many(self, usernames: Collection[str]) -> dict[str, User]:
@@ -125,7 +128,7 @@ class SQLSessionStore:
 
     async def add(self, session: Session) -> None:
         async with self._database.transaction() as connection:
-            await connection.execute(insert(sessions).values(**_session_values(session)))
+            await connection.execute(_ADD_SESSION, _session_values(session))
 
     async def get(self, sid: str) -> Session | None:
         query = select(sessions).where(sessions.c.sid == sid)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select, update
+from sqlalchemy import Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tornado_ds.storage.database import Database
@@ -13,6 +13,13 @@ from tornado_ds.storage.models import throttle_buckets
 from tornado_ds.throttle import Bucket
 
 _columns = throttle_buckets.c
+
+_NAMES = [column.name for column in _columns]
+
+# Made once: to put a statement together takes longer than to run it, and every login needs these.
+_UPDATE = update(throttle_buckets).where(_columns.key == bindparam("of_key"))
+_UPDATE = _UPDATE.values({column: bindparam(column.name) for column in _columns if not column.primary_key})
+_DELETE = delete(throttle_buckets).where(_columns.key.in_(bindparam("of_keys", expanding=True)))
 
 
 class SQLThrottleStore:
@@ -29,24 +36,16 @@ class SQLThrottleStore:
         # insert of another transaction waits for the end of that. To read first
         # and then write would let attempts on a new name pass side by side.
         async with self._database.transaction() as connection:
-            statement = _insert(connection.dialect.name)(throttle_buckets).values(
-                [asdict(bucket) for bucket in buckets]
-            )
-            statement = statement.on_conflict_do_update(
-                index_elements=[_columns.key], set_={"username": statement.excluded.username}
-            )
-            rows = await connection.execute(statement.returning(*_columns))
+            rows = await connection.execute(_upsert(connection.dialect.name), [_values(bucket) for bucket in buckets])
             taken = {row.key: Bucket(**row._mapping) for row in rows}
         return [taken[bucket.key] for bucket in buckets]
 
     async def put(self, buckets: Sequence[Bucket]) -> None:
         async with self._database.transaction() as connection:
-            for bucket in buckets:
-                of_bucket = _columns.key == bucket.key
-                if bucket.failures:
-                    await connection.execute(update(throttle_buckets).where(of_bucket).values(**asdict(bucket)))
-                else:
-                    await connection.execute(delete(throttle_buckets).where(of_bucket))
+            if kept := [{**_values(bucket), "of_key": bucket.key} for bucket in buckets if bucket.failures]:
+                await connection.execute(_UPDATE, kept)
+            if forgotten := [bucket.key for bucket in buckets if not bucket.failures]:
+                await connection.execute(_DELETE, {"of_keys": forgotten})
 
     async def list(self, *, limit: int) -> Sequence[Bucket]:
         order = (_columns.blocked_until.desc(), _columns.failures.desc(), _columns.key)
@@ -74,15 +73,23 @@ class SQLThrottleStore:
             return await _delete(connection, least.limit(min(limit, number - keep)))
 
 
-def _insert(dialect: str) -> Any:
-    """Return the INSERT that can meet a row; only that of the database in use is loaded."""
+@cache
+def _upsert(dialect: str) -> Any:
+    """Return the INSERT that can meet a row, and returns what is stored; only that of the database in use is loaded."""
+    insert: Any
     if dialect == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert as insert_into_sqlite
+        from sqlalchemy.dialects.sqlite import insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert
+    statement = insert(throttle_buckets)
+    statement = statement.on_conflict_do_update(
+        index_elements=[_columns.key], set_={"username": statement.excluded.username}
+    )
+    return statement.returning(*_columns)
 
-        return insert_into_sqlite
-    from sqlalchemy.dialects.postgresql import insert as insert_into_postgresql
 
-    return insert_into_postgresql
+def _values(bucket: Bucket) -> dict[str, Any]:
+    return {name: getattr(bucket, name) for name in _NAMES}
 
 
 async def _delete(connection: AsyncConnection, keys: Select[tuple[str]]) -> int:
