@@ -30,7 +30,7 @@ FLOORS = [
     {"tokens"},
     {"cookies", "key_file", "metrics", "passwords", "recent", "settings"},
     {"addresses", "keys", "users"},
-    {"acceptor", "clock", "errors", "escape", "limits", "resources", ""},
+    {"acceptor", "browsers", "clock", "errors", "escape", "limits", "resources", ""},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 

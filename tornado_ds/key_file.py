@@ -128,11 +128,21 @@ def _read(path: Path) -> list[dict[str, Any]]:
         keys = orjson.loads(path.read_bytes())["keys"]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as exc:
-        raise KeyRingError(f"{path} cannot be read as a key file: {exc}") from exc
+    except OSError as exc:
+        raise KeyRingError(f"{path} cannot be read: {exc.strerror}") from exc
+    except (ValueError, TypeError, KeyError) as exc:
+        raise _damaged(path) from exc
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-        raise KeyRingError(f"{path} is not a key file of ours")
+        raise _damaged(path)
     return keys
+
+
+def _damaged(path: Path) -> KeyRingError:
+    # Moved away it would be replaced, and everybody logged out: that is for whoever has no backup.
+    return KeyRingError(
+        f"{path} is no key file of ours: restore it from the backup (docs/keys.md); "
+        "without one, move it away, and everybody has to log in again"
+    )
 
 
 @contextmanager

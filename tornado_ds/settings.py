@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -269,7 +270,10 @@ class Settings(BaseSettings):
         tuple[Origin, ...],
         NoDecode,
         BeforeValidator(_split_at_commas),
-        Field(description="origins whose pages may connect with the cookie; default: that of `public_url`"),
+        Field(
+            description="origins whose pages may connect with the cookie; default: that of `public_url`",
+            validate_default=True,
+        ),
     ] = ()
     data_dir: Annotated[PathText, Field(description="folder of keys, secret and the embedded database")] = Path("var")
     database_url: Annotated[
@@ -310,12 +314,11 @@ class Settings(BaseSettings):
         Literal["debug", "info", "warning", "error"], Field(description="the least that is worth a line in the log")
     ] = "info"
 
-    @model_validator(mode="before")
+    @field_validator("allowed_origins")
     @classmethod
-    def _origin_of_public_url(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("allowed_origins"):
-            return {**values, "allowed_origins": [values.get("public_url", "http://localhost:8000")]}
-        return values
+    def _has_public_url(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # Where public_url is wrong, that is what is to be said.
+        return value or tuple(info.data[key] for key in ("public_url",) if key in info.data)
 
     @field_validator("webapp_dir")
     @classmethod
@@ -323,6 +326,14 @@ class Settings(BaseSettings):
         if value is not None and not value.is_dir():
             raise ValueError(f"there is no folder {value}")
         return value
+
+    @model_validator(mode="after")
+    def _keeps_listeners_apart(self) -> "Settings":
+        # Port 0 is a free port, another one each time.
+        has_port = isinstance(self.listen, UnixAddress) or self.listen.port != 0
+        if self.listen == self.internal_listen and has_port:
+            raise ValueError(f"listen and internal_listen are both {self.listen}: pages and webhook need one each")
+        return self
 
     @model_validator(mode="after")
     def _keeps_keys_out_of_webapp(self) -> "Settings":
@@ -496,11 +507,18 @@ def _refuse_unknown_variables() -> None:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) or {}
+        content = yaml.safe_load(text)
     except yaml.YAMLError as exc:
         raise SettingsError(f"{file} is not YAML: {_yaml_problem(exc)}") from exc
-    except (OSError, ValueError, RecursionError) as exc:
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{file} is not UTF-8 text") from exc
+    except OSError as exc:
+        raise SettingsError(f"{file} cannot be read: {exc.strerror}") from exc
+    except (ValueError, RecursionError) as exc:
         raise SettingsError(f"{file} cannot be read: {' '.join(str(exc).split())}") from exc
+    if content is None:
+        # Empty, or comments only.
+        return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError(f"{file} holds no settings: write lines such as `listen: 127.0.0.1:8000`")
     _refuse_repetitions(file, text)
@@ -524,7 +542,8 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     """Say what is wrong and where; the parser's own text quotes the line, which may hold a secret."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return "it holds characters that YAML does not know"
-    problem = re.sub(r"'.*'", "this", error.problem or "something is wrong", flags=re.DOTALL)
+    problem = (error.problem or "something is wrong").replace(r"found character '\t'", "found a tab")
+    problem = re.sub(r"'.*'", "this", problem, flags=re.DOTALL)
     return f"line {error.problem_mark.line + 1}: {problem}"
 
 

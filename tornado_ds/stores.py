@@ -43,7 +43,9 @@ def find_user_store(name: str) -> Callable[[Database], UserStore]:
     """
     with _explained(name):
         found: Callable[[Database], UserStore] = _find(name)
-        return found
+    if not callable(found):
+        raise SettingsError(f"user_store: {name} is {type(found).__name__}: name what makes a store")
+    return found
 
 
 @contextmanager

@@ -228,6 +228,21 @@ def test_nothing_is_found_when_all_is_well(
             uws("cookie", "origin"), "warning: the uws service does not hand over user-agent", id="uws-few-headers"
         ),
         pytest.param(
+            lambda config: config["connectionEndpoints"][0]["options"].update(urlPath="/realtime"),
+            "warning: deepstream_url is ws://localhost:6020/deepstream, and no WebSocket endpoint has the urlPath /dee",
+            id="other-path",
+        ),
+        pytest.param(
+            lambda config: config.update(connectionEndpoints=[{"type": "http"}]),
+            "warning: deepstream_url is ws://localhost:6020/deepstream, and no WebSocket endpoint",
+            id="no-socket",
+        ),
+        pytest.param(
+            lambda config: config["httpServer"]["options"].update(port=7000),
+            "warning: deepstream_url is ws://localhost:6020/deepstream, and deepstream listens on port '7000'",
+            id="other-port",
+        ),
+        pytest.param(
             lambda config: config.pop("connectionEndpoints"), "warning: connectionEndpoints is missing", id="endpoints"
         ),
         pytest.param(

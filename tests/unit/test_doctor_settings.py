@@ -111,7 +111,7 @@ def test_files_are_well_when_a_start_has_made_them(settings: Settings, folder: P
             lambda folder: (folder / "keys.json").chmod(0o644), "keys.json can be read by other users", id="keys-open"
         ),
         pytest.param(
-            lambda folder: (folder / "keys.json").write_text("{"), "cannot be read as a key file", id="keys-damaged"
+            lambda folder: (folder / "keys.json").write_text("{"), "is no key file of ours", id="keys-damaged"
         ),
         pytest.param(lambda folder: (folder / "webhook.secret").chmod(0o640), "webhook.secret", id="secret-open"),
         pytest.param(lambda folder: (folder / "webhook.secret").write_text(""), "webhook.secret", id="secret-empty"),

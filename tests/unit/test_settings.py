@@ -349,6 +349,8 @@ def test_load_settings_names_the_key_in_one_line_when_its_value_is_bad(write: Wr
         pytest.param("1", id="number"),
         pytest.param("1: 2", id="number-as-key"),
         pytest.param("? [a]\n: b", id="list-as-key"),
+        pytest.param("[]", id="empty-list"),
+        pytest.param("false", id="false"),
         pytest.param("[", id="unclosed"),
         pytest.param("a: b: c", id="two-colons"),
         pytest.param("a: *unknown", id="unknown-alias"),
@@ -370,19 +372,45 @@ def test_load_settings_names_the_file_in_one_line_when_it_is_not_yaml_of_ours(
     assert_one_line(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("expected", "content"),
+    [
+        pytest.param("is not YAML: line 2: found a tab", "session:\n\tidle_timeout: 1h", id="tab"),
+        pytest.param("is not UTF-8 text", b"public_url: \xff", id="latin-1"),
+        pytest.param("public_url: write an origin such as https://app.example.com", "public_url: a.example", id="host"),
+        pytest.param("listen and internal_listen are both 127.0.0.1:8001", "listen: 127.0.0.1:8001", id="same"),
+    ],
+)
+def test_load_settings_says_what_is_wrong_and_no_more(write: Write, expected: str, content: str | bytes) -> None:
+    """Neither what follows from it, nor what only somebody who knows Python reads."""
+    file = write(content)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+
+    assert expected in str(caught.value)
+    assert "more)" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["", "# nothing yet\n", "---\n", "{}\n"])
 def test_load_settings_takes_an_empty_file_for_the_defaults(write: Write, content: str) -> None:
     """Somebody who comments everything out gets what stands in the comments."""
     assert flatten(load_settings()) == flatten(load_settings(write(content)))
 
 
-@pytest.mark.parametrize("name", ["missing.yml", "."], ids=["missing", "folder"])
-def test_load_settings_says_so_when_the_file_cannot_be_read(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing.yml", "No such file or directory"), (".", "Is a directory")],
+    ids=["missing", "folder"],
+)
+def test_load_settings_says_so_when_the_file_cannot_be_read(tmp_path: Path, name: str, reason: str) -> None:
     """A file that was asked for must be there."""
-    with pytest.raises(SettingsError, match="cannot be read") as caught:
-        load_settings(tmp_path / name)
+    file = tmp_path / name
 
-    assert_one_line(caught.value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+
+    assert str(caught.value) == f"{file} cannot be read: {reason}"
 
 
 @pytest.mark.parametrize(

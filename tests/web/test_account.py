@@ -15,8 +15,8 @@ from tests.fakes import ManualClock
 from tests.web.browser import FORM, PAGE, PASSWORD, Browser, session_cookie
 from tests.web.conftest import NewBrowser
 from tornado_ds.app import open_services
+from tornado_ds.browsers import browser_name
 from tornado_ds.errors import ReadOnlyUserStoreError
-from tornado_ds.handlers.account import browser_name
 from tornado_ds.services import Services
 from tornado_ds.settings import SessionSettings, Settings
 from tornado_ds.storage.memory import MemoryUserStore

@@ -129,6 +129,8 @@ def test_list_finds_a_user_by_any_spelling(capsys: pytest.CaptureFixture[str]) -
     [
         pytest.param("'yesterday' is no time; write 24h, 7d, 2026-11-01 or ", ["--since", "yesterday"], id="since"),
         pytest.param("'2026-13-01' is no time", ["--since", "2026-13-01"], id="month-13"),
+        pytest.param("'2026' is no time", ["--since", "2026"], id="year"),
+        pytest.param("'20261101' is no time", ["--since", "20261101"], id="no-dashes"),
         pytest.param("there is no event 'login'; there are login.succeeded, ", ["--event", "login"], id="event"),
         pytest.param("Invalid value for '--limit'", ["--limit", "0"], id="limit"),
     ],

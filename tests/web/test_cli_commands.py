@@ -17,6 +17,7 @@ from typing import IO, Any, NoReturn
 
 import pytest
 import typer
+import yaml
 
 from tornado_ds import cli
 from tornado_ds.settings import Settings
@@ -68,6 +69,7 @@ def test_group_shows_its_commands_when_none_is_named(capsys: pytest.CaptureFixtu
         pytest.param(["users", "no-such"], "No such command 'no-such'", id="sub-command"),
         pytest.param(["seed"], "Missing argument 'FILE'", id="argument"),
         pytest.param(["users", "list", "--no-such"], "No such option", id="option"),
+        pytest.param(["users", "list", "--config", "a"], "--config FILE stands before the command", id="config-behind"),
         pytest.param(["users", "list", "--limit", "0"], "Invalid value for '--limit'", id="limit-0"),
         pytest.param(["users", "list", "--limit", "9" * 20], "Invalid value for '--limit'", id="limit-huge"),
         pytest.param(["throttle", "list", "--limit", "9" * 20], "Invalid value for '--limit'", id="limit-of-throttle"),
@@ -166,6 +168,9 @@ def test_config_check_says_so_when_all_is_good(
     [
         pytest.param({"DATABASE_URL": "mysql://localhost/auth"}, "database_url: mysql is not supported", id="database"),
         pytest.param({"USER_STORE": "no_such_module:Store"}, "user_store: no_such_module:Store cannot be", id="store"),
+        pytest.param({"USER_STORE": "os:sep"}, "user_store: os:sep is str: name what makes a store", id="no-store"),
+        pytest.param({"DATA_DIR": __file__}, f"data_dir: {__file__} is no folder", id="file"),
+        pytest.param({"LISTEN": "127.0.0.1:8001"}, "settings: listen and internal_listen are both 127", id="listen"),
         pytest.param(
             {"TLS__CERTIFICATE": "no.crt", "TLS__KEY": "no.key", "PUBLIC_URL": "https://localhost"},
             "tls.certificate: cannot read no.crt",
@@ -185,6 +190,69 @@ def test_config_check_fails_when_what_is_named_cannot_be_used(
     output = capsys.readouterr()
     assert (code, output.out, output.err.count("\n")) == (1, "", 1)
     assert output.err.startswith(f"error: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("keys.json", "is no key file of ours: restore it from the backup (docs/keys.md)", id="keys"),
+        pytest.param("webhook.secret", "webhook.secret: ", id="secret"),
+    ],
+)
+def test_config_check_fails_when_a_file_of_ours_is_damaged(
+    capsys: pytest.CaptureFixture[str], command_settings: Settings, name: str, expected: str
+) -> None:
+    """A start would end there, so it is known before."""
+    file = command_settings.data_dir / name
+    file.write_text("{")
+    file.chmod(0o600)
+
+    code = cli.run(["config", "check"])
+
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
+    assert expected in output.err
+
+
+def test_deepstream_config_follows_deepstream_url(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is pasted answers where the pages let browsers look."""
+    monkeypatch.setenv("TORNADO_DS_DEEPSTREAM_URL", "ws://localhost:7000/realtime")
+    cli.run(["deepstream-config"])
+    plain = yaml.safe_load(capsys.readouterr().out)
+    monkeypatch.setenv("TORNADO_DS_DEEPSTREAM_URL", "wss://app.example.com:8443/realtime")
+    cli.run(["deepstream-config"])
+    behind_proxy = yaml.safe_load(capsys.readouterr().out)
+
+    assert (7000, 6020) == tuple(text["httpServer"]["options"]["port"] for text in (plain, behind_proxy))
+    assert ["/realtime"] * 2 == [text["connectionEndpoints"][0]["options"]["urlPath"] for text in (plain, behind_proxy)]
+
+
+def test_demo_fails_when_its_deepstream_would_not_be_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its config.yml has one path, and pages would look at another one."""
+    monkeypatch.setenv("TORNADO_DS_DEEPSTREAM_URL", "ws://localhost:6020/realtime")
+
+    code = cli.run(["demo"])
+
+    output = capsys.readouterr()
+    assert (code, output.err.count("\n")) == (1, 1)
+    assert output.err.startswith("error: deepstream_url: the deepstream of the demo answers at /deepstream only")
+
+
+def test_db_downgrade_says_how_to_do_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a script there is nobody to ask."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+    code = cli.run(["db", "downgrade", "0002"])
+
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
+    assert "say --yes" in output.err
 
 
 # The signal may come when the file is open, and before anybody holds it who would close it.
@@ -234,7 +302,7 @@ def test_command_fails_in_one_line_when_the_disk_is_full(arguments: list[str], u
     with open("/dev/full", "wb") as full:
         done = program(arguments, stdout=full, environment={"PYTHONUNBUFFERED": unbuffered})
 
-    line = "error: standard output cannot be written: No space left on device; what was to be changed is changed\n"
+    line = "error: standard output cannot be written: No space left on device; nothing but the output is missing\n"
     assert (1, line) == (done.returncode, done.stderr)
 
 

@@ -34,6 +34,7 @@ def _failures(settings: Settings) -> None:
     async def run() -> None:
         async with open_services(settings) as services:
             alice = await services.accounts.add("Alice", "correct horse battery staple")
+            await services.accounts.add("bob", "correct horse battery staple")
             throttle = services.throttle
             here, device = Source(address="2001:db8::1"), Source(device="firefox")
             for _ in range(5):
@@ -87,7 +88,9 @@ def test_list_prints_a_table_of_as_many_as_asked_for(capsys: pytest.CaptureFixtu
     [
         pytest.param(2, ["alice"], id="user-and-devices"),
         pytest.param(1, ["nobody"], id="name-that-nobody-has"),
-        pytest.param(0, ["mallory"], id="nothing-to-clear"),
+        pytest.param(0, ["bob"], id="nothing-to-clear"),
+        pytest.param(0, ["--address", "192.0.2.1"], id="nothing-from-there"),
+        pytest.param(0, ["--address", "unix"], id="nothing-from-unix-sockets"),
         pytest.param(1, ["--address", "2001:db8::ffff"], id="address"),
         pytest.param(1, ["--address", "2001:db8::/64"], id="network-as-listed"),
         pytest.param(5, ["--everybody"], id="everybody"),
@@ -129,6 +132,29 @@ def test_clear_fails_in_one_line_unless_one_thing_is_named(
     output = capsys.readouterr()
     assert code == 1
     assert output.err == "error: name one of: a user, --address ADDRESS, --everybody\n"
+    assert len(listed(capsys)) == 5
+
+
+@pytest.mark.parametrize(
+    ("expected", "arguments"),
+    [
+        pytest.param("there is no user 'mallory'", ["mallory"], id="mistyped-name"),
+        pytest.param("there is no user 'a\\nb'", ["a\nb"], id="no-name"),
+        pytest.param("'alice' is not what failures are counted by", ["--address", "alice"], id="mistyped-address"),
+        pytest.param("'2001:db8::/32' is not what", ["--address", "2001:db8::/32"], id="larger-network"),
+        pytest.param("'192.0.2.0/24' is not what", ["--address", "192.0.2.0/24"], id="network"),
+        pytest.param("'192.0.2.1/x' is not what", ["--address", "192.0.2.1/x"], id="no-network"),
+    ],
+)
+def test_clear_fails_when_it_is_mistyped(
+    capsys: pytest.CaptureFixture[str], expected: str, arguments: list[str]
+) -> None:
+    """Whoever is told that it went well looks no further, and somebody stays locked out."""
+    code = run("clear", *arguments)
+
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
+    assert output.err.startswith(f"error: {expected}")
     assert len(listed(capsys)) == 5
 
 

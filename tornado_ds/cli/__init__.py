@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> int:
         result = app(arguments, prog_name="python -m tornado_ds", standalone_mode=False)
         sys.stdout.flush()
     except TyperException as exc:
-        return _complain(exc.format_message(), exc.exit_code)
+        return _complain(_hint(exc.format_message()), exc.exit_code)
     except typer.Abort:
         return _complain("nothing was done", 1)
     except ReadOnlyUserStoreError as exc:
@@ -88,8 +88,15 @@ def run(arguments: list[str]) -> int:
             raise
         _give_up_output()
         # Commands do first, and report then.
-        return _complain(f"standard output cannot be written: {exc.strerror}; what was to be changed is changed", 1)
+        return _complain(f"standard output cannot be written: {exc.strerror}; nothing but the output is missing", 1)
     return result if isinstance(result, int) else 0
+
+
+def _hint(message: str) -> str:
+    """Return what typer says, with more where it is true of one place only."""
+    if message.startswith("No such option: --config"):
+        return "--config FILE stands before the command: python -m tornado_ds --config FILE users list"
+    return message
 
 
 def _replace_closed_streams() -> None:

@@ -56,10 +56,13 @@ def _events(names: Sequence[str]) -> list[Event]:
 
 def _moment(text: str, *, now: int) -> int:
     """Return the moment (seconds since the epoch) so long ago, or of that date in UTC."""
-    ago = parse_duration(text)
-    if isinstance(ago, int):
-        return now - ago
     try:
+        if text.isdecimal():
+            # It would be seconds, and is more likely a year.
+            raise ValueError
+        ago = parse_duration(text)
+        if isinstance(ago, int):
+            return now - ago
         moment = datetime.fromisoformat(text)
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except ValueError:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pwd
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +30,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for script
 
 _Result = TypeVar("_Result")
 
+# Wider than any table of ours.
+_NO_WIDTH = 1_000_000
 
 # The file that `--config` named.
 config_file: ContextVar[Path | None] = ContextVar("config_file", default=None)
@@ -84,6 +88,13 @@ def with_users(action: Callable[[Services], Awaitable[_Result]], *, may_create: 
     return with_services(action, may_create=may_create)
 
 
+async def check_known(services: Services, name: str) -> None:
+    """End the command if there is no user *name*, nor any session that such a user has left: it is mistyped."""
+    is_there = is_username(name) and await services.users.get(name) is not None
+    if not is_there and not await services.sessions.list(name, include_ended=True):
+        fail(f"there is no user {name!a}")
+
+
 async def stored_name(services: Services, name: str | None) -> str | None:
     """
     Return *name* as the user store spells it, and as sessions are noted; that of nobody there as it is.
@@ -107,13 +118,27 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     if as_json:
         print_json(list(rows))
         return
+    if not rows:
+        typer.echo("There are none.")
+        return
+    cells = {column: [_cell(row[column]) for row in rows] for column in columns}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row[column]) for column in columns))
-    # Wide output that is piped must not be cut to the width of a terminal.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for column, texts in cells.items():
+        header = column.replace("_", " ")
+        # What has no blank is one thing to copy, such as an id or a time.
+        is_whole = not any(" " in text.plain for text in texts)
+        table.add_column(header, overflow="fold", no_wrap=is_whole, min_width=len(header))
+    for row_of_cells in zip(*cells.values(), strict=True):
+        table.add_row(*row_of_cells)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """Print *table* as wide as the terminal, or as its longest words need; where it is piped, never wrapped."""
+    console = Console()
+    least, most = Measurement.get(console, console.options.update(max_width=_NO_WIDTH), table)
+    console.width = max(console.width, least) if sys.stdout.isatty() else most
+    console.print(table)
 
 
 def print_json(value: object) -> None:
@@ -123,9 +148,23 @@ def print_json(value: object) -> None:
     )
 
 
+def command_line(*words: str) -> str:
+    """Return what runs the command *words* with the settings of this one, ready to paste."""
+    file = config_file.get()
+    named = [] if file is None else ["--config", str(file)]
+    return shlex.join(["python", "-m", "tornado_ds", *named, *words])
+
+
 def fail(message: str) -> NoReturn:
     """End the command with *message* as its one line on stderr."""
     raise TornadoDSError(message)
+
+
+def ask(question: str) -> None:
+    """Ask *question* at the terminal; anything but a yes ends the command."""
+    if not sys.stdin.isatty():
+        fail("there is no terminal to ask whether you are sure: say --yes")
+    typer.confirm(visible(question), abort=True, err=True)
 
 
 def seconds_of(duration: str, *, least: int = 1) -> int:

@@ -9,7 +9,7 @@ import typer
 
 from tornado_ds.app import check_not_lost, is_first_start, open_database
 from tornado_ds.audit import Audit, AuditEntry, acting_as
-from tornado_ds.cli.common import check_installed, current_settings, operator
+from tornado_ds.cli.common import ask, check_installed, current_settings, operator
 from tornado_ds.clock import SystemClock
 from tornado_ds.logs import configure_logging
 from tornado_ds.settings import Settings, make_data_dir
@@ -46,7 +46,7 @@ def downgrade(
     Example: python -m tornado_ds db downgrade 0001 --yes
     """
     if not yes:
-        typer.confirm(f"Take the database back to {revision}, and lose what newer tables hold?", abort=True)
+        ask(f"Take the database back to {revision}, and lose what newer tables hold?")
     _with_database(lambda settings, database: _downgrade(database, revision))
     typer.echo(f"The database is at revision {revision}.")
 

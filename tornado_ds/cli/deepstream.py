@@ -1,6 +1,7 @@
 """`deepstream-config`: what deepstream needs to know of us."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -8,6 +9,9 @@ from tornado_ds.cli.common import current_settings
 from tornado_ds.errors import SettingsError
 from tornado_ds.resources import resource
 from tornado_ds.settings import Address, UnixAddress, variable_of, webhook_secret
+
+# deepstream's own default.
+DEEPSTREAM_PORT = 6020
 
 # deepstream puts the value of an environment variable in the place of ${NAME}.
 _SECRET_BY_NAME = f"${{{variable_of('webhook.secret')}}}"
@@ -28,13 +32,13 @@ _TEMPLATE = """\
 httpServer:
 {http_server}
     host: 0.0.0.0
-    port: 6020
+    port: {port}
 
 # Only what is listed here is open; without the list deepstream also opens MQTT on port 1883 of every address.
 connectionEndpoints:
   - type: ws-binary
     options:
-      urlPath: /deepstream
+      urlPath: {path}
   - type: http
     options:
       postPath: /api
@@ -84,8 +88,12 @@ def deepstream_config(
     Example: python -m tornado_ds deepstream-config --secret-from-env
     """
     settings = current_settings()
+    url = urlsplit(settings.deepstream_url)
     text = _TEMPLATE.format(
         http_server=_TYPES[uws],
+        # Where browsers come by TLS, the port is that of what stands in front.
+        port=(url.port if url.scheme == "ws" else None) or DEEPSTREAM_PORT,
+        path=url.path or "/",
         address=reachable(settings.internal_listen),
         secret=_SECRET_BY_NAME if secret_from_env else webhook_secret(settings),
         guard=resource("config").absolute() / "deepstream" / "session-guard.js",

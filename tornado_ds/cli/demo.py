@@ -15,12 +15,15 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from tornado_ds.cli.common import config_file, current_settings, fail, with_users
-from tornado_ds.cli.deepstream import reachable
+from tornado_ds.cli.deepstream import DEEPSTREAM_PORT, reachable
 from tornado_ds.resources import deepstream_server, resource
 from tornado_ds.services import Services
 from tornado_ds.settings import Address, Settings, variable_of, webhook_secret
 
 USERS = {"wolfram": ["editor"], "chris": []}
+
+# As config/deepstream/config.yml has it.
+DEMO_PATH = "/deepstream"
 
 START_SECONDS = 60
 STOP_SECONDS = 10
@@ -145,7 +148,10 @@ def _deepstream(settings: Settings) -> Program | None:
     node, server = shutil.which("node"), deepstream_server()
     if node is None or server is None:
         return None
-    port = urlsplit(settings.deepstream_url).port or 6020
+    url = urlsplit(settings.deepstream_url)
+    if url.path != DEMO_PATH:
+        fail(f"deepstream_url: the deepstream of the demo answers at {DEMO_PATH} only, not at {url.path or '/'}")
+    port = url.port or DEEPSTREAM_PORT
     config = resource("config") / "deepstream" / "config.yml"
     return Program(
         "deepstream",

@@ -2,18 +2,16 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tornado_ds.cli.common import JsonOption, current_settings, fail, print_json, visible
+from tornado_ds.cli.common import JsonOption, current_settings, fail, print_json, print_table, visible
 from tornado_ds.cli.deepstream import reachable
 from tornado_ds.clock import SystemClock
 from tornado_ds.doctor.findings import Finding, wrong
@@ -86,5 +84,4 @@ def _print(findings: Sequence[Finding]) -> None:
         if finding.advice:
             text.append(f"\n-> {visible(finding.advice)}", style="italic")
         table.add_row(Text(finding.level, style=_STYLES[finding.level]), finding.topic, text)
-    # Wide output that is piped must not be cut to the width of a terminal.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print_table(table)

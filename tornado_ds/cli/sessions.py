@@ -4,8 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tornado_ds.browsers import browser_name
 from tornado_ds.cli.common import (
     JsonOption,
+    check_known,
     fail,
     print_json,
     print_rows,
@@ -62,7 +64,10 @@ def end(
         if sid is not None:
             return int(await services.sessions.end(sid, reason="ended_by_operator"))
         username = await stored_name(services, user)
-        return len(await services.sessions.end_all(username, reason="ended_by_operator"))
+        ended = await services.sessions.end_all(username, reason="ended_by_operator")
+        if username is not None and not ended:
+            await check_known(services, username)
+        return len(ended)
 
     ended = with_services(run)
     if sid is not None and not ended:
@@ -102,7 +107,8 @@ def _row(session: Session) -> dict[str, Any]:
         "username": session.username,
         "label": session.label,
         "address": session.address,
-        "browser": session.label or session.user_agent,
+        "browser": session.label or browser_name(session.user_agent),
+        "user_agent": session.user_agent,
         "created_at": _iso(session.created_at),
         "renewed_at": _iso(session.renewed_at),
         "runs_out_at": _iso(session.token_expires_at),

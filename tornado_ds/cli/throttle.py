@@ -1,12 +1,14 @@
 """`throttle`: who has failed to log in too often, and how to let them try again."""
 
+from ipaddress import ip_address, ip_network
 from math import ceil
 from typing import Annotated, Any
 
 import typer
 
+from tornado_ds.addresses import UNIX, network_of
 from tornado_ds.audit import AuditEntry
-from tornado_ds.cli.common import JsonOption, fail, print_json, print_rows, stored_name, with_services
+from tornado_ds.cli.common import JsonOption, check_known, fail, print_json, print_rows, stored_name, with_services
 from tornado_ds.clock import iso
 from tornado_ds.services import Services
 from tornado_ds.throttle import Bucket, Throttle
@@ -50,12 +52,16 @@ def clear(
     """
     if [user is not None, address is not None, everybody].count(True) != 1:
         fail("name one of: a user, --address ADDRESS, --everybody")
+    if address is not None:
+        _check_address(address)
 
     async def run(services: Services) -> int:
         whose = "everybody" if user is None and address is None else "account" if address is None else address
         name = await stored_name(services, user)
         async with services.sessions.transaction():
             cleared = await _clear(services.throttle, user, address)
+            if name is not None and not cleared:
+                await check_known(services, name)
             entry = AuditEntry(event="throttle.cleared", username=name, detail=f"{cleared} of {whose}")
             await services.audit.record(entry)
         return cleared
@@ -73,6 +79,20 @@ async def _clear(throttle: Throttle, user: str | None, address: str | None) -> i
     if address is not None:
         return await throttle.clear_address(address.partition("/")[0])
     return await throttle.clear_all()
+
+
+def _check_address(text: str) -> None:
+    """End the command unless *text* is an address, or what `throttle list` shows of one."""
+    if text == UNIX:
+        return
+    address, slash, _ = text.partition("/")
+    try:
+        counted = ip_network(network_of(str(ip_address(address))))
+        is_one = not slash or ip_network(text, strict=False) == counted
+    except ValueError:
+        is_one = False
+    if not is_one:
+        fail(f"{text!a} is not what failures are counted by: write an address, or what `throttle list` shows of it")
 
 
 def _row(bucket: Bucket, now: float) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`users`: add, show and change users."""
 
 import getpass
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeGuard
@@ -10,6 +9,8 @@ import typer
 
 from tornado_ds.cli.common import (
     JsonOption,
+    ask,
+    command_line,
     current_settings,
     fail,
     print_json,
@@ -89,8 +90,8 @@ def list_users(
     else:
         typer.echo("There are no users." if after is None else "There are no more users.")
     if len(users) > limit:
-        last = shlex.quote(page[-1].username) if page[-1].username.isprintable() else "..."
-        typer.echo(f"\nMore: python -m tornado_ds users list --limit {limit} --after={last}", err=True)
+        last = page[-1].username if page[-1].username.isprintable() else "..."
+        typer.echo(f"\nMore: {command_line('users', 'list', '--limit', str(limit), f'--after={last}')}", err=True)
 
 
 @app.command()
@@ -207,10 +208,8 @@ def remove(
     Example: python -m tornado_ds users remove alice --yes
     """
     if not yes:
-        if not sys.stdin.isatty():
-            fail("there is no terminal to ask whether you are sure: say --yes")
         username = with_users(lambda services: _existing(services, name)).username
-        typer.confirm(visible(f"Remove {username} for good?"), abort=True, err=True)
+        ask(f"Remove {username} for good?")
     user = with_users(lambda services: services.accounts.remove(name))
     _report(user, "{name} was removed; all sessions have ended.", as_json=as_json)
 

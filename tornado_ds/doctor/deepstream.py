@@ -36,7 +36,7 @@ def examine_deepstream_config(
         file = read_deepstream_file(path, {**ours, **environment})
     except ProbeError as exc:
         return DeepstreamConfig([wrong(TOPIC, str(exc), "Give the file that deepstream is started with.")])
-    findings = [*file.findings, *examine_auth(file.content, settings, secret), *examine_server(file, secret)]
+    findings = [*file.findings, *examine_auth(file.content, settings, secret), *examine_server(file, settings, secret)]
     if not findings:
         unset = sorted(file.variables & ours.keys() - environment.keys())
         condition = f", if deepstream starts with {' and '.join(unset)} in its environment" if unset else ""

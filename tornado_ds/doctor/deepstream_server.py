@@ -5,12 +5,15 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from tornado_ds.doctor.configuration import is_local
 from tornado_ds.doctor.deepstream_auth import examine_secret
 from tornado_ds.doctor.deepstream_file import TOPIC, DeepstreamFile, is_file, items, mapping, text_of
 from tornado_ds.doctor.findings import Finding, warning, wrong
 from tornado_ds.doctor.targets import Target, basic_auth, parse_target
 from tornado_ds.errors import ProbeError
+from tornado_ds.settings import Settings
 
 _NEEDED, _USEFUL = {"cookie", "origin"}, {"user-agent", "x-forwarded-for"}
 _HEADERS = "List all four: headers: [cookie, origin, user-agent, x-forwarded-for]."
@@ -25,11 +28,15 @@ _MAX_PATTERNS, _MAX_RULE, _MAX_FEEDS = 2000, 4096, 8
 
 _FEED_PATH = "/session-events"
 
+# deepstream's own defaults.
+_SOCKET_PATH, _SOCKET_PORT = "/deepstream", "6020"
 
-def examine_server(file: DeepstreamFile, secret: str | None) -> Iterator[Finding]:
+
+def examine_server(file: DeepstreamFile, settings: Settings, secret: str | None) -> Iterator[Finding]:
     """Yield what is missing or dangerous outside of `auth`."""
     yield from _http_server(mapping(file.content.get("httpServer")))
     yield from _endpoints(file.content)
+    yield from _deepstream_url(file.content, settings.deepstream_url)
     yield from _guard(file.content, secret)
     yield from _permission(file)
 
@@ -68,6 +75,21 @@ def _endpoints(content: Mapping[str, Any]) -> Iterator[Finding]:
     if any(mapping(mapping(entry).get("options")).get("logInvalidAuthData") == "true" for entry in items(endpoints)):
         text = "logInvalidAuthData is on: passwords and tokens get into deepstream's log"
         yield warning(TOPIC, text, "Set it to false.")
+
+
+def _deepstream_url(content: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """Compare with where the pages of tornado_ds let browsers look for deepstream."""
+    parts = urlsplit(url)
+    entries = [mapping(entry) for entry in items(content.get("connectionEndpoints"))[:100]]
+    sockets = [entry for entry in entries if text_of(entry.get("type")).startswith("ws-")]
+    paths = [text_of(mapping(entry.get("options")).get("urlPath")) or _SOCKET_PATH for entry in sockets]
+    if entries and (parts.path or "/") not in paths:
+        text = f"deepstream_url is {url}, and no WebSocket endpoint has the urlPath {parts.path or '/'}"
+        yield warning(TOPIC, text, "Correct one of the two, unless a proxy between them changes the path.")
+    port = text_of(mapping(mapping(content.get("httpServer")).get("options")).get("port")) or _SOCKET_PORT
+    if parts.scheme == "ws" and is_local(parts.hostname) and str(parts.port or 80) != port:
+        text = f"deepstream_url is {url}, and deepstream listens on port {port!a:.20}"
+        yield warning(TOPIC, text, "Correct one of the two, unless something between them changes the port.")
 
 
 def _guard(content: Mapping[str, Any], secret: str | None) -> Iterator[Finding]:

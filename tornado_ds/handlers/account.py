@@ -1,11 +1,11 @@
 """Who am I, until when, where else am I logged in, and with which password."""
 
-import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from tornado.web import HTTPError
 
+from tornado_ds.browsers import browser_name
 from tornado_ds.clock import iso
 from tornado_ds.errors import (
     AuthenticationError,
@@ -29,12 +29,6 @@ _NOTICES = {
     "others-ended": "All your other sessions are ended.",
     "password": "Your password is changed, and all your other sessions are ended.",
 }
-
-# The first that matches names the browser; most browsers also claim to be those further down.
-_BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari", "curl", "deepstream")
-_BROWSER_NAMES = {"Edg": "Edge", "OPR": "Opera"}
-_SYSTEMS = ("Android", "iPhone", "iPad", "Windows", "Mac OS X", "CrOS", "Linux")
-_SYSTEM_NAMES = {"Mac OS X": "macOS", "CrOS": "ChromeOS"}
 
 
 class AccountHandler(ProtectedHandler):
@@ -189,13 +183,3 @@ def _row(session: Session, *, current: str) -> _Row:
         label=session.label,
         is_current=session.sid == current,
     )
-
-
-def browser_name(user_agent: str) -> str:
-    """Return a name for a User-Agent that its owner recognises, such as `Firefox on Linux`."""
-    browser = next((name for name in _BROWSERS if name in user_agent), None)
-    system = next((name for name in _SYSTEMS if name in user_agent), None)
-    if browser is None:
-        return re.split(r"[/ (]", user_agent, maxsplit=1)[0] or "Unknown browser"
-    name = _BROWSER_NAMES.get(browser, browser)
-    return f"{name} on {_SYSTEM_NAMES.get(system, system)}" if system else name
