@@ -2,6 +2,9 @@
 
 import re
 
+# Of a name that somebody has made up.
+MAX_LENGTH = 40
+
 # The first that matches names the browser; most browsers also claim to be those further down.
 _BROWSERS = ("Edg", "OPR", "Firefox", "Chrome", "Safari", "curl", "deepstream")
 _BROWSER_NAMES = {"Edg": "Edge", "OPR": "Opera"}
@@ -14,6 +17,6 @@ def browser_name(user_agent: str) -> str:
     browser = next((name for name in _BROWSERS if name in user_agent), None)
     system = next((name for name in _SYSTEMS if name in user_agent), None)
     if browser is None:
-        return re.split(r"[/ (]", user_agent, maxsplit=1)[0] or "Unknown browser"
+        return re.split(r"[/ (]", user_agent, maxsplit=1)[0][:MAX_LENGTH] or "Unknown browser"
     name = _BROWSER_NAMES.get(browser, browser)
     return f"{name} on {_SYSTEM_NAMES.get(system, system)}" if system else name

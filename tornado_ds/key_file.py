@@ -16,6 +16,10 @@ from tornado_ds.keys import Algorithm, Key, KeyRing, key_from_jwk, new_jwk
 # two clocks agree. Whoever gets a token of the new key has to know that key by then.
 SIGNING_DELAY_SECONDS = 10
 
+_RESTORE = (
+    "restore it (docs/backup-and-upgrade.md); if there is no backup, move it away, and everybody has to log in again"
+)
+
 
 def open_key_ring(path: Path, algorithm: Algorithm, *, now: int) -> KeyRing:
     """
@@ -118,7 +122,7 @@ def _key(path: Path, jwk: dict[str, Any]) -> Key:
     try:
         return key_from_jwk(jwk)
     except KeyRingError as exc:
-        raise KeyRingError(f"{path} cannot be used: {exc}; restore it, or move it away to get a new one") from exc
+        raise KeyRingError(f"{path} cannot be used: {exc}; {_RESTORE}") from exc
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -138,11 +142,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _damaged(path: Path) -> KeyRingError:
-    # Moved away it would be replaced, and everybody logged out: that is for whoever has no backup.
-    return KeyRingError(
-        f"{path} is no key file of ours: restore it from the backup (docs/keys.md); "
-        "without one, move it away, and everybody has to log in again"
-    )
+    return KeyRingError(f"{path} is no key file of ours; {_RESTORE}")
 
 
 @contextmanager

@@ -270,6 +270,7 @@ class Settings(BaseSettings):
         tuple[Origin, ...],
         NoDecode,
         BeforeValidator(_split_at_commas),
+        BeforeValidator(lambda value: () if value is None else value),
         Field(
             description="origins whose pages may connect with the cookie; default: that of `public_url`",
             validate_default=True,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -81,6 +82,29 @@ async def test_sqlite_reports_a_lock_when_somebody_else_writes(sqlite: Database,
     assert found is None
     await _write(sqlite)
     assert await _read(sqlite) is not None
+
+
+async def test_sqlite_waits_for_a_lock_no_longer_than_the_transaction_may(sqlite: Database) -> None:
+    """Also where the connection had been told to wait for longer, or for less."""
+    allowed, waits = [10, 0.3, 0.3, 10], []
+
+    for seconds in allowed:
+        sqlite._seconds = seconds
+        async with sqlite.transaction() as connection:
+            waits.append((await connection.execute(text("PRAGMA busy_timeout"))).scalar_one())
+
+    assert all(0 < wait <= 1000 * seconds for wait, seconds in zip(waits, allowed, strict=True))
+    assert waits[3] > 300
+
+
+async def test_sqlite_begins_no_transaction_to_read(sqlite: Database) -> None:
+    """What reads for a long time must not keep the file's journal from being emptied."""
+    async with sqlite.read() as connection:
+        rows = (await connection.execute(text("SELECT 1"))).all()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        is_open = driver.in_transaction
+
+    assert (rows, is_open) == ([(1,)], False)
 
 
 async def test_sqlite_can_be_read_when_it_is_read_only(sqlite: Database, sqlite_file: Path) -> None:

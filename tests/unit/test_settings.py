@@ -250,6 +250,14 @@ def test_allowed_origins_follow_public_url_when_they_are_not_set(monkeypatch: py
     assert load_settings().allowed_origins == ("https://app.example.com",)
 
 
+@pytest.mark.parametrize("nothing", ["", "[]", "''"], ids=["commented-out", "list", "text"])
+def test_allowed_origins_follow_public_url_when_nothing_stands_behind_them(write: Write, nothing: str) -> None:
+    """As where somebody has commented out the list below them."""
+    file = write(f"public_url: https://app.example.com\nallowed_origins: {nothing}\n")
+
+    assert load_settings(file).allowed_origins == ("https://app.example.com",)
+
+
 @pytest.mark.parametrize(
     ("key", "content"),
     [

@@ -145,6 +145,7 @@ async def test_account_shows_what_a_browser_calls_itself_as_text(alices: Browser
         pytest.param("curl", "curl/8.5.0", id="curl"),
         pytest.param("deepstream", "deepstream", id="deepstream"),
         pytest.param("python-requests", "python-requests/2.32", id="library"),
+        pytest.param("x" * 40, "x" * 250, id="endless"),
         pytest.param("Unknown browser", "", id="empty"),
     ],
 )

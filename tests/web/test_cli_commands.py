@@ -70,6 +70,7 @@ def test_group_shows_its_commands_when_none_is_named(capsys: pytest.CaptureFixtu
         pytest.param(["seed"], "Missing argument 'FILE'", id="argument"),
         pytest.param(["users", "list", "--no-such"], "No such option", id="option"),
         pytest.param(["users", "list", "--config", "a"], "--config FILE stands before the command", id="config-behind"),
+        pytest.param(["--configg", "a", "users", "list"], "No such option: --configg", id="config-misspelt"),
         pytest.param(["users", "list", "--limit", "0"], "Invalid value for '--limit'", id="limit-0"),
         pytest.param(["users", "list", "--limit", "9" * 20], "Invalid value for '--limit'", id="limit-huge"),
         pytest.param(["throttle", "list", "--limit", "9" * 20], "Invalid value for '--limit'", id="limit-of-throttle"),
@@ -195,7 +196,7 @@ def test_config_check_fails_when_what_is_named_cannot_be_used(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        pytest.param("keys.json", "is no key file of ours: restore it from the backup (docs/keys.md)", id="keys"),
+        pytest.param("keys.json", "is no key file of ours; restore it (docs/backup-and-upgrade.md)", id="keys"),
         pytest.param("webhook.secret", "webhook.secret: ", id="secret"),
     ],
 )
@@ -230,9 +231,9 @@ def test_deepstream_config_follows_deepstream_url(
 
 
 def test_demo_fails_when_its_deepstream_would_not_be_found(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command_settings: Settings
 ) -> None:
-    """Its config.yml has one path, and pages would look at another one."""
+    """Its config.yml has one path, and pages would look at another one; nobody gets a password that nobody sees."""
     monkeypatch.setenv("TORNADO_DS_DEEPSTREAM_URL", "ws://localhost:6020/realtime")
 
     code = cli.run(["demo"])
@@ -240,6 +241,8 @@ def test_demo_fails_when_its_deepstream_would_not_be_found(
     output = capsys.readouterr()
     assert (code, output.err.count("\n")) == (1, 1)
     assert output.err.startswith("error: deepstream_url: the deepstream of the demo answers at /deepstream only")
+    with closing(sqlite3.connect(command_settings.sqlite_path)) as database:
+        assert database.execute("SELECT count(*) FROM users").fetchone() == (0,)
 
 
 def test_db_downgrade_says_how_to_do_without_a_terminal(

@@ -130,11 +130,13 @@ def test_list_says_so_when_there_are_no_sessions(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("columns", ["80", "20"])
+@pytest.mark.parametrize("terminal", ["xterm", "dumb"])
 def test_list_leaves_ids_and_times_whole_when_the_terminal_is_narrow(
-    monkeypatch: pytest.MonkeyPatch, sessions: dict[str, OpenSession], columns: str
+    monkeypatch: pytest.MonkeyPatch, sessions: dict[str, OpenSession], columns: str, terminal: str
 ) -> None:
     """They are there to be copied: the terminal may break a line, the table breaks no word."""
     monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERM", terminal)
 
     finished = run_in_terminal(["sessions", "list", "--user", "alice"])
 
@@ -210,6 +212,38 @@ def test_command_does_what_it_can_when_the_user_store_is_down(
     output = capsys.readouterr()
     assert (code, json.loads(output.out)) == (0, expected)
     assert output.err.splitlines() == [STORE_IS_DOWN]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        pytest.param(["sessions", "end", "--user", "carol"], {"ended": 0}, id="end"),
+        pytest.param(["throttle", "clear", "carol"], {"cleared": 0}, id="throttle"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("store", "warnings"),
+    [
+        pytest.param(f"{__name__}:StoreThatIsDown", [STORE_IS_DOWN.replace("Alice", "carol")], id="down"),
+        pytest.param("memory", [], id="memory"),
+    ],
+)
+def test_command_does_nothing_quietly_when_nobody_can_tell_whether_the_name_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    expected: dict[str, int],
+    store: str,
+    warnings: list[str],
+) -> None:
+    """A directory that is away, or users within the server's process, make no mistake of a name."""
+    monkeypatch.setenv("TORNADO_DS_USER_STORE", store)
+
+    code = cli.run([*command, "--json"])
+
+    output = capsys.readouterr()
+    assert (code, json.loads(output.out)) == (0, expected)
+    assert output.err.splitlines() == warnings
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -94,7 +95,7 @@ def run(arguments: list[str]) -> int:
 
 def _hint(message: str) -> str:
     """Return what typer says, with more where it is true of one place only."""
-    if message.startswith("No such option: --config"):
+    if re.match(r"No such option: --config(?![\w-])", message):
         return "--config FILE stands before the command: python -m tornado_ds --config FILE users list"
     return message
 

@@ -56,17 +56,18 @@ def _events(names: Sequence[str]) -> list[Event]:
 
 def _moment(text: str, *, now: int) -> int:
     """Return the moment (seconds since the epoch) so long ago, or of that date in UTC."""
+    wrong = f"{text!a} is no time; write 24h, 7d, 2026-11-01 or 2026-11-01T18:30:00Z"
+    if text.isdecimal():
+        # It would be seconds, and is more likely a year.
+        fail(wrong)
+    ago = parse_duration(text)
+    if isinstance(ago, int):
+        return now - ago
     try:
-        if text.isdecimal():
-            # It would be seconds, and is more likely a year.
-            raise ValueError
-        ago = parse_duration(text)
-        if isinstance(ago, int):
-            return now - ago
         moment = datetime.fromisoformat(text)
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except ValueError:
-        fail(f"{text!a} is no time; write 24h, 7d, 2026-11-01 or 2026-11-01T18:30:00Z")
+        fail(wrong)
 
 
 def _row(entry: AuditEntry) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -90,8 +90,16 @@ def with_users(action: Callable[[Services], Awaitable[_Result]], *, may_create: 
 
 async def check_known(services: Services, name: str) -> None:
     """End the command if there is no user *name*, nor any session that such a user has left: it is mistyped."""
-    is_there = is_username(name) and await services.users.get(name) is not None
-    if not is_there and not await services.sessions.list(name, include_ended=True):
+    if await services.sessions.list(name, include_ended=True):
+        return
+    # Where nobody can tell, the name may well be right.
+    if services.settings.user_store == "memory":
+        return
+    try:
+        is_there = is_username(name) and await services.users.get(name) is not None
+    except StorageError:
+        return
+    if not is_there:
         fail(f"there is no user {name!a}")
 
 
@@ -137,7 +145,9 @@ def print_table(table: Table) -> None:
     """Print *table* as wide as the terminal, or as its longest words need; where it is piped, never wrapped."""
     console = Console()
     least, most = Measurement.get(console, console.options.update(max_width=_NO_WIDTH), table)
-    console.width = max(console.width, least) if sys.stdout.isatty() else most
+    # The size as a whole: rich takes a width alone for nothing on terminals that it does not know.
+    width = max(console.width, least) if sys.stdout.isatty() else most
+    console.size = ConsoleDimensions(width, console.height)
     console.print(table)
 
 

@@ -47,7 +47,7 @@ def show(as_json: JsonOption = False) -> None:
 
 
 def _check_data(settings: Settings) -> None:
-    """Check what a start would read in data_dir, as far as it is there and ours to read; nothing is made."""
+    """Check what a start would read in data_dir, as far as it is there and we may enter; nothing is made."""
     try:
         is_folder = stat.S_ISDIR(settings.data_dir.stat().st_mode)
     except OSError:

@@ -38,8 +38,15 @@ def demo() -> None:
     Example: python -m tornado_ds demo
     """
     settings = current_settings()
+    _check_path(settings)
     passwords = with_users(_add_users, may_create=True)
     asyncio.run(_run(settings, passwords))
+
+
+def _check_path(settings: Settings) -> None:
+    path = urlsplit(settings.deepstream_url).path
+    if path != DEMO_PATH:
+        fail(f"deepstream_url: the deepstream of the demo answers at {DEMO_PATH} only, not at {path or '/'}")
 
 
 async def _add_users(services: Services) -> dict[str, str]:
@@ -148,10 +155,7 @@ def _deepstream(settings: Settings) -> Program | None:
     node, server = shutil.which("node"), deepstream_server()
     if node is None or server is None:
         return None
-    url = urlsplit(settings.deepstream_url)
-    if url.path != DEMO_PATH:
-        fail(f"deepstream_url: the deepstream of the demo answers at {DEMO_PATH} only, not at {url.path or '/'}")
-    port = url.port or DEEPSTREAM_PORT
+    port = urlsplit(settings.deepstream_url).port or DEEPSTREAM_PORT
     config = resource("config") / "deepstream" / "config.yml"
     return Program(
         "deepstream",

@@ -87,7 +87,8 @@ def _deepstream_url(content: Mapping[str, Any], url: str) -> Iterator[Finding]:
         text = f"deepstream_url is {url}, and no WebSocket endpoint has the urlPath {parts.path or '/'}"
         yield warning(TOPIC, text, "Correct one of the two, unless a proxy between them changes the path.")
     port = text_of(mapping(mapping(content.get("httpServer")).get("options")).get("port")) or _SOCKET_PORT
-    if parts.scheme == "ws" and is_local(parts.hostname) and str(parts.port or 80) != port:
+    # Without a port it is 80, and something stands in front.
+    if parts.scheme == "ws" and parts.port is not None and is_local(parts.hostname) and str(parts.port) != port:
         text = f"deepstream_url is {url}, and deepstream listens on port {port!a:.20}"
         yield warning(TOPIC, text, "Correct one of the two, unless something between them changes the port.")
 

@@ -71,7 +71,7 @@ def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
         # waiting, if somebody else wrote in between; so writers say so first.
         seconds = connection.get_execution_options().get(MAY_WAIT)
         if seconds is None:
-            # Each SELECT sees one state of the file by itself, and nobody here reads twice.
+            # Each SELECT sees one state of the file by itself, and who reads more needs no more, as on PostgreSQL.
             return
         # In steps, so that it mostly is what it was: each statement is some way through threads.
         busy_timeout = max(int(10 * seconds), 1) * 100

@@ -42,8 +42,8 @@ class SQLThrottleStore:
 
     async def put(self, buckets: Sequence[Bucket]) -> None:
         async with self._database.transaction() as connection:
-            if kept := [{**_values(bucket), "of_key": bucket.key} for bucket in buckets if bucket.failures]:
-                await connection.execute(_UPDATE, kept)
+            if kept := [_values(bucket) for bucket in buckets if bucket.failures]:
+                await connection.execute(_UPDATE, [{"of_key": values.pop("key"), **values} for values in kept])
             if forgotten := [bucket.key for bucket in buckets if not bucket.failures]:
                 await connection.execute(_DELETE, {"of_keys": forgotten})
 
