@@ -43,6 +43,8 @@ def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
         pool_size=15,
         max_overflow=0,
         pool_timeout=1,
+        # Those that were used last: each of them remembers statements, and up to 2 MiB of the file.
+        pool_use_lifo=True,
         connect_args={"timeout": seconds, "isolation_level": None, "async_creator_fn": _open_sqlite},
     )
 
