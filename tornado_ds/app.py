@@ -102,7 +102,7 @@ def check_not_lost(settings: Settings) -> None:
         StorageError: It is neither.
     """
     # In this order: whoever makes keys and database meanwhile makes the database first.
-    if not settings.uses_embedded_database or is_first_start(settings) or is_there(settings.sqlite_path):
+    if not settings.uses_embedded_database or is_first_start(settings) or has_database(settings):
         return
     raise _lost(settings)
 
@@ -112,6 +112,20 @@ def _lost(settings: Settings) -> StorageError:
         f"{settings.data_dir} has keys but no database: restore it from a backup,"
         " or `python -m tornado_ds db upgrade` makes an empty one"
     )
+
+
+def has_database(settings: Settings) -> bool:
+    """True if the embedded database is there, and more than an empty file."""
+    try:
+        return settings.sqlite_path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def missing_files(settings: Settings) -> list[Path]:
+    """Return which files a start would make in `data_dir`, beside the database."""
+    needed = [settings.key_file, *([settings.secret_file] if settings.webhook.secret is None else [])]
+    return [file for file in needed if not is_there(file)]
 
 
 def is_there(path: Path) -> bool:

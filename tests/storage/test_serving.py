@@ -86,16 +86,20 @@ def test_lost_database_is_refused_and_not_made_again(
     assert [] == list(folder.glob("tornado_ds.sqlite3*"))
 
 
-def test_database_without_tables_is_refused_beside_keys(environment: dict[str, str], tmp_path: Path) -> None:
-    """A file that was emptied is as lost as one that is gone."""
+@pytest.mark.parametrize("command", [["users", "list"], ["db", "current"]], ids=" ".join)
+def test_database_without_tables_is_refused_beside_keys(
+    environment: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    """A file that was emptied is as lost as one that is gone, and stays as it is."""
     folder = _installation(environment, tmp_path)
     _lose_database(folder)
     (folder / "tornado_ds.sqlite3").touch()
 
-    refused = _run(["users", "list"], environment, tmp_path)
+    refused = _run(command, environment, tmp_path)
 
     assert refused.returncode == 1
     assert "has keys but no database" in refused.stderr
+    assert (folder / "tornado_ds.sqlite3").read_bytes() == b""
 
 
 def test_serve_starts_without_the_lost_database_when_the_operator_says_so(
@@ -126,7 +130,6 @@ def test_serve_starts_when_the_first_start_was_cut_short(environment: dict[str, 
     "command",
     [
         pytest.param(["keys", "rotate"], id="keys-rotate"),
-        pytest.param(["deepstream-config"], id="deepstream-config"),
         pytest.param(["config", "check"], id="config-check"),
         pytest.param(["config", "show"], id="config-show"),
         pytest.param(["db", "upgrade"], id="db-upgrade"),

@@ -2,6 +2,7 @@
 
 import pty
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,8 +17,9 @@ from tests.fakes import ManualClock
 from tests.web.browser import PASSWORD, Browser
 from tornado_ds.app import open_services
 from tornado_ds.handlers.routes import WebApplication, make_app
+from tornado_ds.key_file import open_key_ring
 from tornado_ds.services import Services
-from tornado_ds.settings import PasswordSettings, Settings, WebhookSettings
+from tornado_ds.settings import PasswordSettings, Settings, WebhookSettings, webhook_secret
 from tornado_ds.users import User
 
 SECRET = WEBHOOK_SECRET
@@ -99,7 +101,11 @@ def command_settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Sett
     monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(sqlite_file.parent))
     monkeypatch.setenv("TORNADO_DS_PASSWORDS__BCRYPT_COST", "4")
     monkeypatch.setenv("TORNADO_DS_PASSWORDS__ALLOW_WEAK_COST", "true")
-    return Settings()
+    settings = Settings()
+    # As after a first start.
+    webhook_secret(settings)
+    open_key_ring(settings.key_file, "HS256", now=int(time.time()))
+    return settings
 
 
 @pytest.fixture

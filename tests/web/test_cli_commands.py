@@ -215,6 +215,40 @@ def test_config_check_fails_when_a_file_of_ours_is_damaged(
     assert expected in output.err
 
 
+@pytest.mark.parametrize("name", ["keys.json", "webhook.secret"])
+@pytest.mark.parametrize("command", [["users", "list"], ["sessions", "end", "--everybody"]], ids=" ".join)
+def test_command_makes_no_file_anew_that_was_lost(
+    capsys: pytest.CaptureFixture[str], command_settings: Settings, command: list[str], name: str
+) -> None:
+    """No server that runs would know it: tokens of such a key are refused, and so is deepstream with such a secret."""
+    file = command_settings.data_dir / name
+    file.unlink()
+
+    code = cli.run(command)
+
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
+    assert output.err.startswith(f"error: there is no {file}: restore it (docs/backup-and-upgrade.md)")
+    assert not file.exists()
+
+
+def test_deepstream_config_makes_no_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command_settings: Settings, tmp_path: Path
+) -> None:
+    """What is pasted is good for the server that runs, or there is nothing to paste."""
+    command_settings.secret_file.unlink()
+    lost = cli.run(["deepstream-config"]), capsys.readouterr().err
+    monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(tmp_path / "elsewhere"))
+    elsewhere = cli.run(["deepstream-config"]), capsys.readouterr().err
+    by_name = cli.run(["deepstream-config", "--secret-from-env"])
+
+    assert lost[0] == elsewhere[0] == 1
+    assert lost[1].startswith(f"error: there is no {command_settings.secret_file}: restore it")
+    assert elsewhere[1].startswith(f"error: there is no data_dir {tmp_path / 'elsewhere'}: run this where")
+    assert by_name == 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_deepstream_config_follows_deepstream_url(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

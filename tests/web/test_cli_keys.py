@@ -1,8 +1,10 @@
 """`keys list`, `keys rotate` and `keys retire`, beside a server or without one."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -24,7 +26,8 @@ HOUR = 3600
 
 @pytest.fixture
 def settings(command_settings: Settings) -> Settings:
-    """Settings in the environment, where commands find them."""
+    """Settings in the environment, where commands find them; there is no key yet."""
+    command_settings.key_file.unlink()
     return command_settings
 
 
@@ -125,7 +128,7 @@ def test_list_shows_nothing_that_a_key_is_made_of(
 
 def test_list_says_so_when_there_are_no_keys(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Looking makes none."""
-    assert run(capsys, "list") == "There are no keys yet: the first start makes one.\n"
+    assert run(capsys, "list") == "There are no keys: a start of the server makes one.\n"
     assert run(capsys, "list", "--json") == "[]\n"
     assert not settings.key_file.exists()
 
@@ -261,6 +264,26 @@ def test_retire_refuses_a_key_that_is_needed_or_not_there(
 
     assert expected.format(kid=kid) == said
     assert keys == read_keys(settings.key_file)
+
+
+def test_retire_can_be_repeated_when_the_database_was_locked(
+    settings: Settings,
+    keys: Sequence[Key],
+    sessions: dict[str, OpenSession],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A key that was retired without its sessions would leave live connections, and nothing would end them."""
+    with monkeypatch.context() as patch, closing(sqlite3.connect(settings.sqlite_path, isolation_level=None)) as other:
+        patch.setattr("tornado_ds.cli.common.COMMAND_SECONDS", 0.3)
+        other.execute("BEGIN IMMEDIATE")
+        said = complaint(capsys, "retire", keys[0].kid, "--yes")
+        kept = read_keys(settings.key_file)
+    done = json.loads(run(capsys, "retire", keys[0].kid, "--yes", "--json"))
+
+    assert said == "the database failed: database is locked"
+    assert list(keys) == list(kept)
+    assert (done["state"], done["ended"]) == ("retired", 2)
 
 
 @pytest.mark.parametrize("command", [["list"], ["rotate"], ["retire", "x"]], ids=" ".join)

@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tornado_ds.app import open_services, prepare_database
+from tornado_ds.app import has_database, missing_files, open_services, prepare_database
 from tornado_ds.audit import Actor, acting_as
 from tornado_ds.errors import StorageError, TornadoDSError
 from tornado_ds.logs import configure_logging
@@ -54,6 +54,7 @@ def with_services(action: Callable[[Services], Awaitable[_Result]], *, may_creat
         settings = current_settings()
         if settings.uses_embedded_database and not may_create:
             check_installed(settings)
+            check_complete(settings)
         configure_logging(settings.log_format, level="warning")
         await prepare_database(settings)
         async with open_services(settings, seconds=COMMAND_SECONDS) as services:
@@ -74,6 +75,17 @@ def check_installed(settings: Settings) -> None:
     except OSError:
         # Whoever opens it says better what is wrong with it.
         return
+
+
+def check_complete(settings: Settings) -> None:
+    """End the command where the database has lost its keys or secret: others that it made, no running server knows."""
+    for file in missing_files(settings) if has_database(settings) else ():
+        fail_without(file)
+
+
+def fail_without(file: Path) -> NoReturn:
+    """End the command because *file*, which only a start may make, is not there."""
+    fail(f"there is no {file}: restore it (docs/backup-and-upgrade.md); a start of the server makes another one")
 
 
 def operator() -> Actor:

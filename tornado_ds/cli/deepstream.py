@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from tornado_ds.cli.common import current_settings
+from tornado_ds.app import is_there
+from tornado_ds.cli.common import check_installed, current_settings, fail_without
 from tornado_ds.errors import SettingsError
 from tornado_ds.resources import resource
 from tornado_ds.settings import Address, UnixAddress, variable_of, webhook_secret
@@ -88,6 +89,10 @@ def deepstream_config(
     Example: python -m tornado_ds deepstream-config --secret-from-env
     """
     settings = current_settings()
+    if not secret_from_env and settings.webhook.secret is None:
+        check_installed(settings)
+        if not is_there(settings.secret_file):
+            fail_without(settings.secret_file)
     url = urlsplit(settings.deepstream_url)
     text = _TEMPLATE.format(
         http_server=_TYPES[uws],

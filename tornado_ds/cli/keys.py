@@ -50,7 +50,7 @@ def list_keys(as_json: JsonOption = False) -> None:
     if rows or as_json:
         print_rows(rows, _COLUMNS, as_json=as_json)
     else:
-        typer.echo("There are no keys yet: the first start makes one.")
+        typer.echo("There are no keys: a start of the server makes one.")
 
 
 @app.command()
@@ -102,10 +102,12 @@ def retire(
         _ask(key, sessions)
 
     async def run(services: Services) -> int:
+        # First the sessions, which no token of this key prolongs any more: what is cut short can be repeated.
         sessions = await _signed_by(key, services)
-        retire_key(settings.key_file, kid, settings.token.algorithm, now=_now())
-        await services.audit.record(AuditEntry(event="key.retired", detail=kid))
         await _end(sessions, services)
+        async with services.audit.transaction():
+            await services.audit.record(AuditEntry(event="key.retired", detail=kid))
+            retire_key(settings.key_file, kid, settings.token.algorithm, now=_now())
         return len(sessions)
 
     ended = with_services(run)
@@ -118,7 +120,7 @@ def retire(
 def _audit(entry: AuditEntry) -> None:
     # A key that leaked must be replaced whether or not the database is there.
     try:
-        with_services(lambda services: services.audit.record(entry))
+        with_services(lambda services: services.audit.record(entry), may_create=True)
     except TornadoDSError as exc:
         typer.echo(f"warning: this is not in the audit trail: {exc}", err=True)
 
