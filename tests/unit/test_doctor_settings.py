@@ -94,6 +94,7 @@ def folder(settings: Settings) -> Path:
     make_data_dir(settings)
     open_key_ring(settings.key_file, "HS256", now=1_800_000_000)
     webhook_secret(settings)
+    settings.sqlite_path.write_bytes(b"users and their sessions")
     return settings.data_dir
 
 
@@ -113,6 +114,8 @@ def test_files_are_well_when_a_start_has_made_them(settings: Settings, folder: P
         pytest.param(
             lambda folder: (folder / "keys.json").write_text("{"), "is no key file of ours", id="keys-damaged"
         ),
+        pytest.param(lambda folder: (folder / "keys.json").unlink(), "keys.json", id="keys-lost"),
+        pytest.param(lambda folder: (folder / "webhook.secret").unlink(), "webhook.secret", id="secret-lost"),
         pytest.param(lambda folder: (folder / "webhook.secret").chmod(0o640), "webhook.secret", id="secret-open"),
         pytest.param(lambda folder: (folder / "webhook.secret").write_text(""), "webhook.secret", id="secret-empty"),
     ],

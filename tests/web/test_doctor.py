@@ -25,6 +25,7 @@ from tornado_ds.doctor.examination import examine
 from tornado_ds.doctor.findings import Finding
 from tornado_ds.doctor.targets import basic_auth
 from tornado_ds.handlers.routes import make_app, make_internal_app
+from tornado_ds.key_file import open_key_ring
 from tornado_ds.listeners import InternalListener, PublicListener
 from tornado_ds.settings import Address, PasswordSettings, Settings, WebhookSettings, webhook_secret
 
@@ -366,11 +367,14 @@ async def test_little_is_asked_when_nothing_is_known_here(folder: Path, tmp_path
 
 @pytest.fixture
 def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Settings in the environment, for commands; nobody listens there."""
+    """Settings in the environment, for commands, with the files of a first start; nobody listens there."""
     port = bind_sockets(0, HOST)[0]
     monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(folder))
     monkeypatch.setenv("TORNADO_DS_INTERNAL_LISTEN", f"{HOST}:{port.getsockname()[1]}")
     port.close()
+    settings = Settings()
+    webhook_secret(settings)
+    open_key_ring(settings.key_file, "HS256", now=1)
     return monkeypatch
 
 
@@ -423,24 +427,52 @@ def test_command_prints_lines_and_fails_when_something_is_wrong(
     assert "-> Start it: python -m tornado_ds." in out
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "expected"),
-    [
-        pytest.param("TORNADO_DS_LISTEN", "nowhere", "listen", id="bad-setting"),
-        pytest.param("TORNADO_DS_INTERNAL_LISTEN", "unix:internal.sock", "internal_listen", id="unix"),
-    ],
-)
 def test_settings_are_wrong_when_nothing_can_be_done_with_them(
-    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str, expected: str
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One finding says so."""
-    environment.setenv(variable, value)
+    environment.setenv("TORNADO_DS_LISTEN", "nowhere")
 
     code, out, _ = run(capsys, "--json")
 
     [found] = json.loads(out)
     assert (1, "wrong", "settings") == (code, found["level"], found["topic"])
-    assert expected in found["text"]
+    assert "listen" in found["text"]
+
+
+def test_database_is_lost_when_its_file_is_empty(
+    environment: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To say that it lacks its tables would lead to an empty one, for which ended sessions count again."""
+    file = folder / "tornado_ds.sqlite3"
+    file.write_bytes(b"")
+
+    _, out, _ = run(capsys, "--json")
+
+    [found] = [found for found in json.loads(out) if found["topic"] == "database"]
+    assert found["level"] == "wrong"
+    assert "has keys but no database" in found["text"]
+    assert file.read_bytes() == b""
+
+
+def test_everything_else_is_examined_when_nobody_says_what_stands_in_front_of_a_unix_socket(
+    environment: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named as a warning, also where deepstream's config.yml does not say it; if that does, it is asked."""
+    environment.setenv("TORNADO_DS_INTERNAL_LISTEN", "unix:internal.sock")
+    config = folder / "config.yml"
+    config.write_text("auth: [{type: http, options: {endpointUrl: 'http://127.0.0.1:1/check-token'}}]")
+    empty = folder / "empty.yml"
+    empty.write_text("auth: []")
+
+    topics = []
+    for arguments in ([], ["--deepstream-config", str(empty)], ["--deepstream-config", str(config)]):
+        _, out, _ = run(capsys, "--json", *arguments)
+        topics.append({(found["topic"], found["level"]) for found in json.loads(out)})
+
+    assert all({("files", "ok"), ("database", "ok")} <= found for found in topics)
+    assert [("internal_listen", "warning") in found for found in topics] == [True, True, False]
+    assert [("server", "wrong") in found for found in topics] == [False, False, True]
 
 
 @pytest.mark.parametrize(

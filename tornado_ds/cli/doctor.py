@@ -14,7 +14,7 @@ from rich.text import Text
 from tornado_ds.cli.common import JsonOption, current_settings, fail, print_json, print_table, visible
 from tornado_ds.cli.deepstream import reachable
 from tornado_ds.clock import SystemClock
-from tornado_ds.doctor.findings import Finding, wrong
+from tornado_ds.doctor.findings import Finding, warning, wrong
 from tornado_ds.doctor.targets import parse_target
 from tornado_ds.errors import SettingsError
 from tornado_ds.logs import configure_logging
@@ -60,21 +60,29 @@ def doctor(
 def _examine(settings: Settings, url: str | None, file: Path | None) -> list[Finding]:
     # Not at the top: every start of the server would import all of it for nothing.
     from tornado_ds.doctor.deepstream import examine_deepstream_config
-    from tornado_ds.doctor.examination import examine
+    from tornado_ds.doctor.examination import examine, examine_alone
     from tornado_ds.doctor.files import find_secret
 
-    if url is not None and isinstance(settings.internal_listen, UnixAddress):
+    clock, listen = SystemClock(), settings.internal_listen
+    if isinstance(listen, UnixAddress):
         # Only what stands in front of that socket can be asked, as deepstream does.
-        internal = parse_target(url).origin
+        internal = None if url is None else parse_target(url).origin
     else:
-        internal = f"http://{reachable(settings.internal_listen)}"
+        internal = f"http://{reachable(listen)}"
     config = None
     if file is not None:
-        address = parse_target(internal).parts.netloc
+        address = "" if internal is None else parse_target(internal).parts.netloc
         config = examine_deepstream_config(
             file, settings, internal=address, secret=find_secret(settings), environment=os.environ
         )
-    return asyncio.run(examine(settings, internal=internal, url=url, config=config, clock=SystemClock()))
+        if internal is None and config.webhook is not None:
+            internal = config.webhook.origin
+    if internal is None:
+        text = f"{listen} is for what stands in front of it, and that is not known: no server was asked"
+        advice = "Name the webhook as deepstream is given it: doctor URL."
+        findings = asyncio.run(examine_alone(settings, config=config, clock=clock))
+        return [*findings, warning("internal_listen", text, advice)]
+    return asyncio.run(examine(settings, internal=internal, url=url, config=config, clock=clock))
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -19,6 +19,12 @@ from tornado_ds.errors import ProbeError
 from tornado_ds.settings import Settings
 
 
+async def examine_alone(settings: Settings, *, config: DeepstreamConfig | None, clock: Clock) -> list[Finding]:
+    """Return what is to be said without asking a server."""
+    findings = [*examine_files(settings), *examine_settings(settings), *(config.findings if config else ())]
+    return [*findings, *(await examine_database(settings, clock) if _is_ours(settings) else ())]
+
+
 async def examine(
     settings: Settings, *, internal: str, url: str | None, config: DeepstreamConfig | None, clock: Clock
 ) -> list[Finding]:
@@ -33,11 +39,9 @@ async def examine(
     Raises:
         ProbeError: *url* is no URL.
     """
-    is_ours = has_data(settings) or not settings.uses_embedded_database
+    is_ours = _is_ours(settings)
     webhook = _webhook(internal, url, config, secret=find_secret(settings))
-    findings = [*examine_files(settings), *examine_settings(settings), *(config.findings if config else ())]
-    if is_ours:
-        findings += await examine_database(settings, clock)
+    findings = await examine_alone(settings, config=config, clock=clock)
     home = internal if is_ours else webhook.origin
     try:
         findings += await examine_readiness(home, clock)
@@ -50,6 +54,11 @@ async def examine(
         findings += await examine_pages(settings, clock)
         findings.append(await examine_deepstream(settings))
     return findings
+
+
+def _is_ours(settings: Settings) -> bool:
+    """True if the settings are those of an installation that we may look into."""
+    return has_data(settings) or not settings.uses_embedded_database
 
 
 def _webhook(internal: str, url: str | None, config: DeepstreamConfig | None, *, secret: str | None) -> Target:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tornado_ds.app import has_database, missing_files
 from tornado_ds.doctor.findings import Finding, ok, warning, wrong
 from tornado_ds.errors import KeyRingError, SettingsError
 from tornado_ds.key_file import read_keys
@@ -58,6 +59,13 @@ def _problems(settings: Settings) -> Iterator[Finding]:
     if mode & 0o077:
         text = f"{settings.data_dir}, which holds keys and password hashes, is open to other users (mode {mode:o})"
         yield wrong(TOPIC, text, f"chmod 700 {settings.data_dir}")
+    for file in missing_files(settings):
+        if settings.uses_embedded_database and has_database(settings):
+            yield wrong(
+                TOPIC, f"there is no {file}", "Restore it from a backup; a start of the server makes another one."
+            )
+        else:
+            yield warning(TOPIC, f"there is no {file} yet", "The first start of the server makes it.")
     try:
         read_keys(settings.key_file)
     except KeyRingError as exc:

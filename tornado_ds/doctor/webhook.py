@@ -153,6 +153,8 @@ def _secret(answers: Answers, target: Target) -> Finding | None:
     if answers["socket"].status == 401:
         text = f"{target.url} refuses the secret"
         advice = "It must be the webhook.secret of that server, as the user deepstream; a proxy must pass it on."
+        if target.parts.path != "/check-token":
+            advice += " Or the path is wrong: ours is /check-token."
         return wrong(TOPIC, text, advice)
     return None
 
