@@ -79,10 +79,12 @@ def with_roles(server_data: Mapping[str, Any] | None, roles: Sequence[Any] | Non
     Return *server_data* with *roles* in it; None for either is what is not said.
 
     Raises:
-        UserDataError: Roles are in both.
+        UserDataError: Roles are in both, or several are written as one.
     """
     if roles is None:
         return server_data
+    if several := next((role for role in roles if isinstance(role, str) and "," in role), None):
+        raise UserDataError(f"the role {several!a:.80} holds a comma: name roles one by one, with blanks between")
     if server_data is not None and "roles" in server_data:
         raise UserDataError("roles are there twice, once in server_data")
     return {**(server_data or {}), "roles": list(roles)}

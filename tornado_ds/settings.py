@@ -391,8 +391,10 @@ def load_settings(file: Path | None = None) -> Settings:
     file = file or _default_file()
     _refuse_unknown_variables()
     content = {} if file is None else _read_yaml(file)
+    folder = os.environ.get(SECRETS_VARIABLE)
+    _refuse_unreadable_secrets(folder)
     try:
-        config = SettingsConfigDict(yaml_file=file, secrets_dir=os.environ.get(SECRETS_VARIABLE))
+        config = SettingsConfigDict(yaml_file=file, secrets_dir=folder)
         settings = type("LoadedSettings", (Settings,), {"model_config": config, "__module__": __name__})()
     except ValidationError as exc:
         raise SettingsError(_in_one_line(exc)) from exc
@@ -503,6 +505,23 @@ def _refuse_unknown_variables() -> None:
     for name in sorted(os.environ):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise SettingsError(f"{name} in the environment is no setting; `config show` lists them all")
+
+
+def _refuse_unreadable_secrets(folder: str | None) -> None:
+    """Refuse files of secrets that could only be passed over, or said to be wrong without their name."""
+    for key, _ in walk_fields() if folder else ():
+        file = Path(str(folder), key.replace(".", "__"))
+        try:
+            file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except IsADirectoryError as exc:
+            # What Docker makes of a mount whose source is not there.
+            raise SettingsError(f"{file} is a folder: is what was to be mounted there missing?") from exc
+        except UnicodeDecodeError as exc:
+            raise SettingsError(f"{file} is not UTF-8 text") from exc
+        except OSError as exc:
+            raise SettingsError(f"{file} cannot be read: {exc.strerror}") from exc
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -59,6 +59,15 @@ async def test_list_returns_what_was_added_newest_first(store: AuditStore) -> No
     assert await store.list(limit=100) == [full, entry("second"), entry("first")]
 
 
+async def test_list_goes_by_the_time_when_entries_come_late(store: AuditStore) -> None:
+    """Failed logins are noted together, after what has happened meanwhile."""
+    await store.add([entry("change", at=1001)])
+    await store.add([entry("failures", "login.failed", at=1000), entry("more", "login.failed", at=1001)])
+
+    assert await details(store) == ["more", "change", "failures"]
+    assert [each.detail for each in await store.list(limit=1)] == ["more"]
+
+
 async def test_add_takes_no_entries(store: AuditStore) -> None:
     """Nothing happened, and that is no error."""
     await store.add([])

@@ -127,7 +127,7 @@ async def test_sqlite_reports_damage_when_the_file_is_something_else(tmp_path: P
     path.write_text("Dear database, " * 1000)
     database = Database(sqlite_url(str(path)))
 
-    with pytest.raises(StorageError, match=r"^the database failed: file is not a database$"):
+    with pytest.raises(StorageError, match=r"^the database failed: file is not a database; restore it from a backup"):
         await _write(database)
 
     assert path.read_text() == "Dear database, " * 1000
@@ -247,6 +247,8 @@ async def test_error_holds_no_statement_and_no_values_when_a_write_fails(databas
         pytest.param(f"postgresql://root:{CANARY}@localhost:port/users", id="bad-port"),
         pytest.param(f"nonsense://root:{CANARY}@localhost/users", id="unknown-scheme"),
         pytest.param("sqlite://", id="sqlite-in-memory"),
+        pytest.param("sqlite:///", id="sqlite-nowhere"),
+        pytest.param("sqlite:///:memory:", id="sqlite-in-memory-by-name"),
     ],
 )
 async def test_parse_url_names_the_key_when_the_url_cannot_be_used(url: str) -> None:

@@ -157,6 +157,7 @@ def test_row_is_refused_with_its_line_when_it_names_nobody(fields: object, expec
         pytest.param({"client_data": {"a": "\ud800"}}, "client_data is not JSON", id="surrogate"),
         pytest.param({"roles": "editor"}, "roles must be a list", id="text-as-roles"),
         pytest.param({"roles": ["editor", 7]}, "each of the roles must be text", id="number-as-role"),
+        pytest.param({"roles": ["editor,", "admin"]}, "the role 'editor,' holds a comma", id="comma"),
         pytest.param({"roles": [""]}, "each of the roles must be text", id="empty-role"),
         pytest.param({"roles": ["editor", "editor"]}, "each of the roles must be text", id="role-twice"),
         pytest.param({"server_data": {"roles": "subeditor"}}, "each of the roles must be text", id="text-in-data"),

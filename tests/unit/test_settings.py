@@ -525,6 +525,29 @@ def test_load_settings_takes_any_file_or_says_why_not(write: Write, content: byt
         assert flatten(settings)
 
 
+@pytest.mark.parametrize(
+    ("reason", "make"),
+    [
+        pytest.param("is a folder: is what was to be mounted", lambda file: file.mkdir(parents=True), id="folder"),
+        pytest.param("is not UTF-8 text", lambda file: _write_bytes(file, b"\xff"), id="binary"),
+        pytest.param("cannot be read: Too many levels", lambda file: _link_to_itself(file), id="unreadable"),
+    ],
+)
+def test_load_settings_names_a_secret_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: str, make: Callable[[Path], object]
+) -> None:
+    """It would be passed over, and the default taken."""
+    file = tmp_path / "secrets" / "webhook__secret"
+    make(file)
+    monkeypatch.setenv("TORNADO_DS_SECRETS_DIR", str(file.parent))
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert_one_line(caught.value)
+    assert str(caught.value).startswith(f"{file} {reason}")
+
+
 def test_load_settings_refuses_a_weak_secret_when_it_is_in_the_secrets_folder(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -607,3 +630,13 @@ def test_parse_duration_gives_seconds_or_the_text_back(text: str) -> None:
     seconds = parse_duration(text)
 
     assert seconds == text or isinstance(seconds, int)
+
+
+def _write_bytes(file: Path, content: bytes) -> None:
+    file.parent.mkdir()
+    file.write_bytes(content)
+
+
+def _link_to_itself(file: Path) -> None:
+    file.parent.mkdir()
+    file.symlink_to(file)

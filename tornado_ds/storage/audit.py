@@ -12,6 +12,8 @@ from tornado_ds.storage.database import Database
 from tornado_ds.storage.models import audit
 
 _columns = audit.c
+# Not by the number alone: failed logins that are noted together come later than what they are from.
+_NEWEST = (_columns.created_at.desc(), _columns.id.desc())
 _ENTRY = [column for column in _columns if column.name != "id"]
 
 
@@ -33,7 +35,7 @@ class SQLAuditStore:
     async def list(
         self, *, username: str | None = None, since: int = 0, events: Collection[Event] = (), limit: int
     ) -> Sequence[AuditEntry]:
-        query = select(*_ENTRY).where(_columns.created_at >= since).order_by(_columns.id.desc()).limit(limit)
+        query = select(*_ENTRY).where(_columns.created_at >= since).order_by(*_NEWEST).limit(limit)
         if username is not None:
             query = query.where(_columns.username == username)
         if events:

@@ -1,6 +1,7 @@
 """One database: transactions that nest, an end to all waiting, and errors in our own words."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
@@ -105,7 +106,7 @@ class Database:
                 yield
         except DBAPIError as exc:
             # The driver's own words only: SQLAlchemy's hold the statement.
-            raise StorageError(f"the database failed: {_first_line(exc.orig)}") from exc
+            raise StorageError(f"the database failed: {_first_line(exc.orig)}{_advice(exc.orig)}") from exc
         except UnicodeEncodeError as exc:
             raise StorageError("the database cannot take a text that is no Unicode") from exc
         except (SQLAlchemyError, OSError, TimeoutError) as exc:
@@ -126,8 +127,12 @@ def parse_url(text: str, *, may_create: bool = False) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError) as exc:
         raise SettingsError("database_url: write postgresql://user:password@host/name or sqlite:///path") from exc
-    if url.get_backend_name() == "sqlite" and url.database:
-        return sqlite_url(url.database, may_create=may_create)
+    if url.get_backend_name() == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            raise SettingsError(
+                "database_url: SQLite needs the path of a file, such as sqlite:////var/lib/auth.sqlite3"
+            )
+        return sqlite_url(str(url.database), may_create=may_create)
     if url.get_backend_name() in ("postgresql", "postgres"):
         return _postgresql_url(url)
     raise SettingsError(f"database_url: {url.drivername} is not supported; use postgresql:// or sqlite:///path")
@@ -151,6 +156,12 @@ def _break_off(connection: AsyncConnection) -> None:
     driver = None if sync is None or sync.closed or sync.invalidated else sync.connection.driver_connection
     if driver is not None and hasattr(driver, "terminate"):
         driver.terminate()
+
+
+def _advice(error: BaseException | None) -> str:
+    # The low byte is the kind of an error of SQLite.
+    is_damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return "; restore it from a backup (docs/backup-and-upgrade.md)" if is_damaged else ""
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -224,7 +224,7 @@ class MemoryAuditStore:
     ) -> Sequence[AuditEntry]:
         matching = (
             entry
-            for entry in reversed(self._entries)
+            for entry in sorted(self._entries[::-1], key=lambda entry: -entry.created_at)
             if entry.created_at >= since
             and username in (None, entry.username)
             and (not events or entry.event in events)
