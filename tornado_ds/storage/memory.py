@@ -222,9 +222,10 @@ class MemoryAuditStore:
     async def list(
         self, *, username: str | None = None, since: int = 0, events: Collection[Event] = (), limit: int
     ) -> Sequence[AuditEntry]:
+        newest_first = sorted(enumerate(self._entries), key=lambda pair: (pair[1].created_at, pair[0]), reverse=True)
         matching = (
             entry
-            for entry in sorted(self._entries[::-1], key=lambda entry: -entry.created_at)
+            for _, entry in newest_first
             if entry.created_at >= since
             and username in (None, entry.username)
             and (not events or entry.event in events)
