@@ -1,5 +1,6 @@
 """A database that is away, locked, damaged or not ours: one error in our own words, and back as soon as it is."""
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -105,6 +106,26 @@ async def test_sqlite_begins_no_transaction_to_read(sqlite: Database) -> None:
         is_open = driver.in_transaction
 
     assert (rows, is_open) == ([(1,)], False)
+
+
+async def test_sqlite_waits_for_somebody_who_is_making_the_file(tmp_path: Path) -> None:
+    """As when two servers start for the first time; SQLite itself turns the second one away at once."""
+    path = tmp_path / "new.sqlite3"
+    database = Database(sqlite_url(str(path), may_create=True), seconds=10)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE one (two)")
+        reading = asyncio.ensure_future(_first_row(database))
+        await asyncio.sleep(0.1)
+        other.execute("COMMIT")
+
+    assert await reading == ("one",)
+    await database.close()
+
+
+async def _first_row(database: Database) -> tuple[str, ...]:
+    async with database.read() as connection:
+        return tuple((await connection.execute(text("SELECT name FROM sqlite_master"))).one())
 
 
 async def test_sqlite_can_be_read_when_it_is_read_only(sqlite: Database, sqlite_file: Path) -> None:

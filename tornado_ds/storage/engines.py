@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -51,7 +52,8 @@ def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _keep_journal(connection, cursor, seconds)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.execute("PRAGMA database_list")
         ((_, _, path),) = cursor.fetchall()
@@ -122,6 +124,20 @@ def postgresql_engine(url: URL, seconds: float) -> AsyncEngine:
             entry.driver_connection.terminate()
 
     return engine
+
+
+def _keep_journal(connection: Any, cursor: Any, seconds: float) -> None:
+    """Have readers and a writer side by side in the file; where somebody else is about to make it, wait for that."""
+    give_up_at = time.monotonic() + seconds
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            # It is told at once, without the usual wait, so as not to block the other one for ever.
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at:
+                raise
+            connection.run_async(lambda _: asyncio.sleep(0.02))
 
 
 def _check_file(info: Mapping[str, Any]) -> None:
