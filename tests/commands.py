@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TypeVar
 
+import pytest
 import structlog
 
 from tests.postgresql import run_now
 from tornado_ds import cli
 from tornado_ds.app import open_services
 from tornado_ds.clock import Clock
+from tornado_ds.key_file import open_key_ring
 from tornado_ds.services import Services
-from tornado_ds.settings import Settings
+from tornado_ds.settings import Settings, webhook_secret
 from tornado_ds.storage.database import COMMAND_SECONDS
 
 _Result = TypeVar("_Result")
@@ -43,6 +45,22 @@ def with_services(
             return await action(services)
 
     return run_now(run)
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that fails, and return the one line that it says."""
+    code = cli.run(list(arguments))
+
+    output = capsys.readouterr()
+    assert (1, "", 1) == (code, output.out, output.err.count("\n"))
+    assert output.err.startswith("error: ")
+    return output.err.removeprefix("error: ").strip()
+
+
+def make_secrets(settings: Settings, *, now: int) -> None:
+    """Make the webhook's secret and a key of the time *now*, as a first start does."""
+    webhook_secret(settings)
+    open_key_ring(settings.key_file, settings.token.algorithm, now=now)
 
 
 @contextmanager

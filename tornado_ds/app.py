@@ -115,9 +115,9 @@ def _lost(settings: Settings) -> StorageError:
 
 
 def has_database(settings: Settings) -> bool:
-    """True if the embedded database is there, and more than an empty file."""
+    """True if there is an embedded database, and more than an empty file."""
     try:
-        return settings.sqlite_path.stat().st_size > 0
+        return settings.uses_embedded_database and settings.sqlite_path.stat().st_size > 0
     except OSError:
         return False
 

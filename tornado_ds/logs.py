@@ -68,7 +68,7 @@ def _leave_out_what_is_not_written() -> None:
     """
     Spare each line the search for what no line of ours says: where in the code, which thread and process.
 
-    That was half of what a line costs, and in a flood of logins lines are much of what refusals cost
+    That was a good third of what a line costs, and in a flood of logins lines are much of what refusals cost
     (logging HOWTO, "Optimization").
     """
     logging._srcfile = None  # the switch that the HOWTO names; it has no other name

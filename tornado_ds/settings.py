@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -318,8 +318,8 @@ class Settings(BaseSettings):
     @field_validator("allowed_origins")
     @classmethod
     def _has_public_url(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        # Where public_url is wrong, that is what is to be said.
-        return value or tuple(info.data[key] for key in ("public_url",) if key in info.data)
+        # Where public_url is wrong, it is not there, and that is what is to be said.
+        return value or ((info.data["public_url"],) if "public_url" in info.data else ())
 
     @field_validator("webapp_dir")
     @classmethod
@@ -511,23 +511,18 @@ def _refuse_unreadable_secrets(folder: str | None) -> None:
     """Refuse files of secrets that could only be passed over, or said to be wrong without their name."""
     for key, _ in walk_fields() if folder else ():
         file = Path(str(folder), key.replace(".", "__"))
-        try:
-            file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-        except IsADirectoryError as exc:
+        if file.is_dir():
             # What Docker makes of a mount whose source is not there.
-            raise SettingsError(f"{file} is a folder: is what was to be mounted there missing?") from exc
-        except UnicodeDecodeError as exc:
-            raise SettingsError(f"{file} is not UTF-8 text") from exc
-        except OSError as exc:
-            raise SettingsError(f"{file} cannot be read: {exc.strerror}") from exc
+            raise SettingsError(f"{file} is a folder: is what was to be mounted there missing?")
+        with _reading(file), suppress(FileNotFoundError):
+            file.read_text(encoding="utf-8")
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What fails while *file* is read is an error that names it."""
     try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        yield
     except yaml.YAMLError as exc:
         raise SettingsError(f"{file} is not YAML: {_yaml_problem(exc)}") from exc
     except UnicodeDecodeError as exc:
@@ -536,6 +531,12 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file} cannot be read: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
         raise SettingsError(f"{file} cannot be read: {' '.join(str(exc).split())}") from exc
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    with _reading(file):
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     if content is None:
         # Empty, or comments only.
         return {}

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.commands import make_secrets
 from tornado_ds.doctor.clocks import compare_clocks
 from tornado_ds.doctor.configuration import examine_settings
 from tornado_ds.doctor.files import examine_files, find_secret
-from tornado_ds.key_file import open_key_ring
-from tornado_ds.settings import Address, PasswordSettings, Settings, TLSSettings, make_data_dir, webhook_secret
+from tornado_ds.settings import Address, PasswordSettings, Settings, TLSSettings, make_data_dir
 
 HTTPS = {"public_url": "https://app.example.com", "deepstream_url": "wss://app.example.com/deepstream"}
 TRUST = {"trusted_proxies": ["127.0.0.1"]}
@@ -92,8 +92,7 @@ def test_clock_is_wrong_when_it_is_far_off(seconds: int, level: str, text: str) 
 def folder(settings: Settings) -> Path:
     """The data folder as a first start makes it."""
     make_data_dir(settings)
-    open_key_ring(settings.key_file, "HS256", now=1_800_000_000)
-    webhook_secret(settings)
+    make_secrets(settings, now=1_800_000_000)
     settings.sqlite_path.write_bytes(b"users and their sessions")
     return settings.data_dir
 

@@ -13,13 +13,13 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.canaries import WEBHOOK_SECRET
+from tests.commands import make_secrets
 from tests.fakes import ManualClock
 from tests.web.browser import PASSWORD, Browser
 from tornado_ds.app import open_services
 from tornado_ds.handlers.routes import WebApplication, make_app
-from tornado_ds.key_file import open_key_ring
 from tornado_ds.services import Services
-from tornado_ds.settings import PasswordSettings, Settings, WebhookSettings, webhook_secret
+from tornado_ds.settings import PasswordSettings, Settings, WebhookSettings
 from tornado_ds.users import User
 
 SECRET = WEBHOOK_SECRET
@@ -103,8 +103,7 @@ def command_settings(sqlite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Sett
     monkeypatch.setenv("TORNADO_DS_PASSWORDS__ALLOW_WEAK_COST", "true")
     settings = Settings()
     # As after a first start.
-    webhook_secret(settings)
-    open_key_ring(settings.key_file, "HS256", now=int(time.time()))
+    make_secrets(settings, now=int(time.time()))
     return settings
 
 

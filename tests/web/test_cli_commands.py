@@ -19,6 +19,7 @@ import pytest
 import typer
 import yaml
 
+from tests.commands import complaint
 from tornado_ds import cli
 from tornado_ds.settings import Settings
 
@@ -208,11 +209,7 @@ def test_config_check_fails_when_a_file_of_ours_is_damaged(
     file.write_text("{")
     file.chmod(0o600)
 
-    code = cli.run(["config", "check"])
-
-    output = capsys.readouterr()
-    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
-    assert expected in output.err
+    assert expected in complaint(capsys, "config", "check")
 
 
 @pytest.mark.parametrize("name", ["keys.json", "webhook.secret"])
@@ -224,11 +221,9 @@ def test_command_makes_no_file_anew_that_was_lost(
     file = command_settings.data_dir / name
     file.unlink()
 
-    code = cli.run(command)
+    said = complaint(capsys, *command)
 
-    output = capsys.readouterr()
-    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
-    assert output.err.startswith(f"error: there is no {file}: restore it (docs/backup-and-upgrade.md)")
+    assert said.startswith(f"there is no {file}: restore it (docs/backup-and-upgrade.md)")
     assert not file.exists()
 
 
@@ -237,14 +232,13 @@ def test_deepstream_config_makes_no_secret(
 ) -> None:
     """What is pasted is good for the server that runs, or there is nothing to paste."""
     command_settings.secret_file.unlink()
-    lost = cli.run(["deepstream-config"]), capsys.readouterr().err
+    lost = complaint(capsys, "deepstream-config")
     monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(tmp_path / "elsewhere"))
-    elsewhere = cli.run(["deepstream-config"]), capsys.readouterr().err
+    elsewhere = complaint(capsys, "deepstream-config")
     by_name = cli.run(["deepstream-config", "--secret-from-env"])
 
-    assert lost[0] == elsewhere[0] == 1
-    assert lost[1].startswith(f"error: there is no {command_settings.secret_file}: restore it")
-    assert elsewhere[1].startswith(f"error: there is no data_dir {tmp_path / 'elsewhere'}: run this where")
+    assert lost.startswith(f"there is no {command_settings.secret_file}: restore it")
+    assert elsewhere.startswith(f"there is no data_dir {tmp_path / 'elsewhere'}: run this where")
     assert by_name == 0
     assert not (tmp_path / "elsewhere").exists()
 
@@ -285,11 +279,7 @@ def test_db_downgrade_says_how_to_do_without_a_terminal(
     """In a script there is nobody to ask."""
     monkeypatch.setattr(sys, "stdin", io.StringIO())
 
-    code = cli.run(["db", "downgrade", "0002"])
-
-    output = capsys.readouterr()
-    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
-    assert "say --yes" in output.err
+    assert "say --yes" in complaint(capsys, "db", "downgrade", "0002")
 
 
 # The signal may come when the file is open, and before anybody holds it who would close it.

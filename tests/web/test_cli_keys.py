@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import with_services
+from tests.commands import complaint, with_services
 from tests.fakes import ManualClock
 from tests.web.conftest import Keyboard
 from tornado_ds import cli
@@ -68,15 +68,6 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     output = capsys.readouterr()
     assert (0, "") == (code, output.err)
     return output.out
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run one command that fails, and return its one line."""
-    code = cli.run(["keys", *arguments])
-
-    output = capsys.readouterr()
-    assert (1, "", 1) == (code, output.out, output.err.count("\n"))
-    return output.err.removeprefix("error: ").strip()
 
 
 def live(settings: Settings) -> set[str]:
@@ -172,7 +163,7 @@ def test_rotate_adds_nothing_when_the_time_is_none(
     settings: Settings, keys: Sequence[Key], capsys: pytest.CaptureFixture[str], after: str
 ) -> None:
     """The line says what a time looks like, or which one is the longest."""
-    said = complaint(capsys, "rotate", f"--after={after}")
+    said = complaint(capsys, "keys", "rotate", f"--after={after}")
 
     assert "is no time; write 90d, 12h, 30m or 45s" in said or "3650d is the longest" in said
     assert keys == read_keys(settings.key_file)
@@ -207,7 +198,7 @@ def test_retire_says_when_it_is_safe_when_it_is_not(
     """A script has to say that it means it."""
     last = iso(sessions["backend"].claims.expires_at)
 
-    said = complaint(capsys, "retire", keys[0].kid)
+    said = complaint(capsys, "keys", "retire", keys[0].kid)
 
     assert said == f"2 sessions with a token of the key {keys[0].kid} would end; after {last} it is safe: " + (
         "wait, or say --yes"
@@ -260,7 +251,7 @@ def test_retire_refuses_a_key_that_is_needed_or_not_there(
     """Not even --yes takes the key that signs."""
     kid = kid_of(keys)
 
-    said = complaint(capsys, "retire", kid, "--yes")
+    said = complaint(capsys, "keys", "retire", kid, "--yes")
 
     assert expected.format(kid=kid) == said
     assert keys == read_keys(settings.key_file)
@@ -277,7 +268,7 @@ def test_retire_can_be_repeated_when_the_database_was_locked(
     with monkeypatch.context() as patch, closing(sqlite3.connect(settings.sqlite_path, isolation_level=None)) as other:
         patch.setattr("tornado_ds.cli.common.COMMAND_SECONDS", 0.3)
         other.execute("BEGIN IMMEDIATE")
-        said = complaint(capsys, "retire", keys[0].kid, "--yes")
+        said = complaint(capsys, "keys", "retire", keys[0].kid, "--yes")
         kept = read_keys(settings.key_file)
     done = json.loads(run(capsys, "retire", keys[0].kid, "--yes", "--json"))
 
@@ -293,7 +284,7 @@ def test_commands_fail_in_one_line_when_the_file_cannot_be_used(
     """It stays as it is, for somebody to mend it."""
     settings.key_file.touch(mode=0o600)
 
-    said = complaint(capsys, *command)
+    said = complaint(capsys, "keys", *command)
 
     assert str(settings.key_file) in said
     assert settings.key_file.read_bytes() == b""

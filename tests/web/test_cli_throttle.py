@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import complaint
 from tests.postgresql import run_now
 from tornado_ds import cli
 from tornado_ds.app import open_services
@@ -150,11 +151,9 @@ def test_clear_fails_when_it_is_mistyped(
     capsys: pytest.CaptureFixture[str], expected: str, arguments: list[str]
 ) -> None:
     """Whoever is told that it went well looks no further, and somebody stays locked out."""
-    code = run("clear", *arguments)
+    said = complaint(capsys, "throttle", "clear", *arguments)
 
-    output = capsys.readouterr()
-    assert (code, output.out, output.err.count("\n")) == (1, "", 1)
-    assert output.err.startswith(f"error: {expected}")
+    assert said.startswith(expected)
     assert len(listed(capsys)) == 5
 
 

@@ -15,6 +15,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
+from tests.commands import make_secrets
 from tests.fakes import ManualClock
 from tests.web.conftest import SECRET
 from tests.web.reverse_proxy import Passed, Rules, parrot, reverse_proxy
@@ -25,7 +26,6 @@ from tornado_ds.doctor.examination import examine
 from tornado_ds.doctor.findings import Finding
 from tornado_ds.doctor.targets import basic_auth
 from tornado_ds.handlers.routes import make_app, make_internal_app
-from tornado_ds.key_file import open_key_ring
 from tornado_ds.listeners import InternalListener, PublicListener
 from tornado_ds.settings import Address, PasswordSettings, Settings, WebhookSettings, webhook_secret
 
@@ -372,9 +372,7 @@ def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
     monkeypatch.setenv("TORNADO_DS_DATA_DIR", str(folder))
     monkeypatch.setenv("TORNADO_DS_INTERNAL_LISTEN", f"{HOST}:{port.getsockname()[1]}")
     port.close()
-    settings = Settings()
-    webhook_secret(settings)
-    open_key_ring(settings.key_file, "HS256", now=1)
+    make_secrets(Settings(), now=1)
     return monkeypatch
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import pwd
-import shlex
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -170,11 +169,11 @@ def print_json(value: object) -> None:
     )
 
 
-def command_line(*words: str) -> str:
-    """Return what runs the command *words* with the settings of this one, ready to paste."""
+def arguments_for(*words: str) -> list[str]:
+    """Return the arguments with which Python runs the command *words* with the settings of this one."""
     file = config_file.get()
     named = [] if file is None else ["--config", str(file)]
-    return shlex.join(["python", "-m", "tornado_ds", *named, *words])
+    return ["-m", "tornado_ds", *named, *words]
 
 
 def fail(message: str) -> NoReturn:

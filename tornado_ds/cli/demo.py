@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from tornado_ds.cli.common import config_file, current_settings, fail, with_users
+from tornado_ds.cli.common import arguments_for, current_settings, fail, with_users
 from tornado_ds.cli.deepstream import DEEPSTREAM_PORT, reachable
 from tornado_ds.resources import deepstream_server, resource
 from tornado_ds.services import Services
@@ -63,7 +63,9 @@ async def _run(settings: Settings, passwords: dict[str, str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    programs = [Program("the auth server", _serve_command(), reachable(settings.internal_listen))]
+    programs = [
+        Program("the auth server", [sys.executable, *arguments_for("serve")], reachable(settings.internal_listen))
+    ]
     deepstream = _deepstream(settings)
     if deepstream is not None:
         programs.append(deepstream)
@@ -142,12 +144,6 @@ class Program:
                 writer.close()
                 return
             await asyncio.sleep(0.05)
-
-
-def _serve_command() -> list[str | Path]:
-    file = config_file.get()
-    named: list[str | Path] = [] if file is None else ["--config", file]
-    return [sys.executable, "-m", "tornado_ds", *named, "serve"]
 
 
 def _deepstream(settings: Settings) -> Program | None:

@@ -1,6 +1,7 @@
 """`users`: add, show and change users."""
 
 import getpass
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeGuard
@@ -9,8 +10,8 @@ import typer
 
 from tornado_ds.cli.common import (
     JsonOption,
+    arguments_for,
     ask,
-    command_line,
     current_settings,
     fail,
     print_json,
@@ -91,7 +92,8 @@ def list_users(
         typer.echo("There are no users." if after is None else "There are no more users.")
     if len(users) > limit:
         last = page[-1].username if page[-1].username.isprintable() else "..."
-        typer.echo(f"\nMore: {command_line('users', 'list', '--limit', str(limit), f'--after={last}')}", err=True)
+        more = ["python", *arguments_for("users", "list", "--limit", str(limit), f"--after={last}")]
+        typer.echo(f"\nMore: {shlex.join(more)}", err=True)
 
 
 @app.command()

@@ -60,7 +60,7 @@ def _problems(settings: Settings) -> Iterator[Finding]:
         text = f"{settings.data_dir}, which holds keys and password hashes, is open to other users (mode {mode:o})"
         yield wrong(TOPIC, text, f"chmod 700 {settings.data_dir}")
     for file in missing_files(settings):
-        if settings.uses_embedded_database and has_database(settings):
+        if has_database(settings):
             yield wrong(
                 TOPIC, f"there is no {file}", "Restore it from a backup; a start of the server makes another one."
             )

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tornado_ds.errors import SettingsError, StorageError
-from tornado_ds.storage.engines import MAY_WAIT, postgresql_engine, sqlite_engine
+from tornado_ds.storage.engines import MAY_WAIT, postgresql_engine, sqlite_engine, sqlite_fault
 
 # A server answers in time or says that it cannot; a command may take longer, say
 # to end a hundred thousand sessions at once.
@@ -159,8 +159,7 @@ def _break_off(connection: AsyncConnection) -> None:
 
 
 def _advice(error: BaseException | None) -> str:
-    # The low byte is the kind of an error of SQLite.
-    is_damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    is_damaged = sqlite_fault(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     return "; restore it from a backup (docs/backup-and-upgrade.md)" if is_damaged else ""
 
 

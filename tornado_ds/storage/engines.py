@@ -87,12 +87,17 @@ def sqlite_engine(url: URL, seconds: float) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def judge(context: ExceptionContext) -> None:
-        code = getattr(context.original_exception, "sqlite_errorcode", 0)
-        # The low byte is the kind of an error, the others are details.
-        if code & 0xFF in _SQLITE_FAULTS:
+        if sqlite_fault(context.original_exception) in _SQLITE_FAULTS:
             context.is_disconnect = True
 
     return engine
+
+
+def sqlite_fault(error: BaseException | None) -> int:
+    """Return the kind of an *error* of SQLite, such as `sqlite3.SQLITE_BUSY`; 0 for any other error."""
+    # The low byte is the kind, the others are details.
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def postgresql_engine(url: URL, seconds: float) -> AsyncEngine:
@@ -136,7 +141,7 @@ def _keep_journal(connection: Any, cursor: Any, seconds: float) -> None:
             return
         except sqlite3.OperationalError as exc:
             # It is told at once, without the usual wait, so as not to block the other one for ever.
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at:
+            if sqlite_fault(exc) != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at:
                 raise
             connection.run_async(lambda _: asyncio.sleep(0.02))
 
